@@ -1,0 +1,245 @@
+"""What prunekit needs to know of an architecture, as a table, and how a table is resolved on a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+from prunekit.errors import AdapterMismatchError, UnsupportedModelError
+from prunekit.pruning.units import (
+    Role,
+    Slice,
+    Stack,
+    Sublayer,
+    UnitGroup,
+    block_group,
+    sublayer_group,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class SublayerTable:
+    """Where one kind of sublayer lives, as paths relative to its block.
+
+    Args:
+        role: what it computes.
+        inputs: alternatives for the projections into the units; the first whose paths all exist holds
+            (T5 has ``wi``, or ``wi_0`` and ``wi_1``).
+        output: projection back to the residual stream.
+        norm: its normalisation.
+        attention: the module that reshapes into heads; none for a feed-forward sublayer.
+        dead: what replaces which module once the sublayer is removed.
+    """
+
+    role: Role
+    inputs: tuple[tuple[str, ...], ...]
+    output: str
+    norm: str
+    attention: str | None
+    dead: tuple[tuple[str, type[nn.Module]], ...]
+
+    def is_removed(self, block: nn.Module) -> bool:
+        """Whether this sublayer of ``block`` was removed by earlier surgery."""
+        path, replacement = self.dead[0]
+        return has_module(block, path) and isinstance(block.get_submodule(path), replacement)
+
+
+@dataclass(frozen=True)
+class StackTable:
+    """Where a stack's blocks live, relative to the base model.
+
+    Args:
+        name: ``encoder`` or ``decoder``.
+        blocks: path of the ModuleList.
+        depth_field: the stock config field that holds the number of blocks.
+        ffn_field: the stock config field that holds the FFN width; may serve several stacks.
+        heads_field: the stock config field that holds the number of heads; may serve several stacks.
+        sublayers: the block's sublayers, in order.
+    """
+
+    name: str
+    blocks: str
+    depth_field: str
+    ffn_field: str
+    heads_field: str
+    sublayers: tuple[SublayerTable, ...]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A model's stacks, sublayers and unit groups, found by resolving an adapter's tables."""
+
+    stacks: Mapping[str, Stack]
+    sublayers: Mapping[str, Sublayer]
+    groups: Mapping[str, UnitGroup]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One architecture.
+
+    Args:
+        name: as users write it; also names the pruned model type, ``prunekit-<name>``.
+        model_type: transformers' ``config.model_type``.
+        summary: one line for listings.
+        stacks: the tables.
+        post_norm: whether norms come after the residual addition.
+        head_size: attribute of the attention module that holds the size of a head.
+        set_heads: writes a new head count (and which heads of how many were kept) into an attention module.
+        shared: collects, before anything is cut, what belongs to a stack but lives in one of its blocks.
+        finish: puts right what spans blocks, given each stack's surviving blocks and what ``shared`` gave.
+        refuse: says why a model of this type cannot be pruned, if so.
+    """
+
+    name: str
+    model_type: str
+    summary: str
+    stacks: tuple[StackTable, ...]
+    post_norm: bool
+    head_size: str
+    set_heads: Callable[[Any, tuple[int, ...], int], None]
+    shared: Callable[[Any], Mapping[str, Any]] = lambda base: {}
+    finish: Callable[[Any, Mapping[str, list[Any]], Mapping[str, Any]], None] = lambda base, blocks, shared: (
+        None
+    )
+    refuse: Callable[[PreTrainedModel], str | None] = lambda model: None
+
+    @property
+    def pruned_type(self) -> str:
+        """``config.model_type`` of irregular checkpoints."""
+        return f"prunekit-{self.name}"
+
+    def structure(self, model: PreTrainedModel) -> Structure:
+        """Resolve the tables on ``model``; all sizes are read from its tensors.
+
+        Raises:
+            AdapterMismatchError: if a path does not exist.
+            UnsupportedModelError: if this variant cannot be pruned.
+        """
+        if reason := self.refuse(model):
+            raise UnsupportedModelError(f"{type(model).__name__} cannot be pruned: {reason}")
+        prefix = base_prefix(model)
+        stacks: dict[str, Stack] = {}
+        sublayers: dict[str, Sublayer] = {}
+        for table in self.stacks:
+            # Encoder-only or decoder-only variants lack the other stack altogether.
+            if not hasattr(model.base_model, table.blocks.partition(".")[0]):
+                continue
+            path = prefix + table.blocks
+            blocks = find_module(model, path, self)
+            roles = tuple(s.role for s in table.sublayers)
+            stacks[table.name] = Stack(table.name, path, len(blocks), roles)
+            for index in range(len(blocks)):
+                for sub in table.sublayers:
+                    if not sub.is_removed(blocks[index]):
+                        found = self._sublayer(model, table.name, path, index, sub)
+                        sublayers[found.name] = found
+        if not stacks:
+            find_module(model, prefix + self.stacks[0].blocks, self)
+        return Structure(stacks, sublayers, _groups(stacks, sublayers))
+
+    def _sublayer(
+        self, model: PreTrainedModel, stack: str, blocks: str, index: int, table: SublayerTable
+    ) -> Sublayer:
+        block = f"{blocks}.{index}."
+        inputs = next(
+            (names for names in table.inputs if all(has_module(model, block + n) for n in names)),
+            table.inputs[0],
+        )
+        paths = tuple(block + n for n in inputs)
+        name = f"{stack}.{index}.{table.role}"
+        for path in (*paths, block + table.output, block + table.norm):
+            find_module(model, path, self)
+        width = 1
+        if table.attention is not None:
+            width = int(find_module(model, f"{block}{table.attention}.{self.head_size}", self))
+        entries = find_module(model, paths[0], self).weight.shape[0]
+        slices = [Slice(f"{p}.weight", 0) for p in paths]
+        slices += [Slice(f"{p}.bias", 0) for p in paths if find_module(model, p, self).bias is not None]
+        slices.append(Slice(f"{block}{table.output}.weight", 1))
+        label = "neurons" if table.attention is None else "heads"
+        units = UnitGroup(
+            f"{name}.{label}",
+            "neuron" if table.attention is None else "head",
+            entries // width,
+            width,
+            tuple(slices),
+        )
+        output, norm = block + table.output, block + table.norm
+        return Sublayer(name, stack, index, table.role, units, paths, output, norm, self.post_norm)
+
+    def describe(self) -> list[dict[str, str]]:
+        """Rows of the unit table, for ``prunekit adapters show``."""
+        rows = []
+        for stack in self.stacks:
+            for sub in stack.sublayers:
+                kind, label = ("neuron", "neurons") if sub.attention is None else ("head", "heads")
+                shrinks = " or ".join(" · ".join(names) for names in sub.inputs)
+                rows.append(
+                    {
+                        "group": f"{stack.name}.N.{sub.role}.{label}",
+                        "kind": kind,
+                        "modules": f"{stack.blocks}.N: {shrinks} (outputs) · {sub.output} (inputs)",
+                    }
+                )
+                rows.append(
+                    {
+                        "group": sublayer_group(stack.name, sub.role),
+                        "kind": "sublayer",
+                        "modules": f"{sub.role} of every block, with {sub.norm}",
+                    }
+                )
+            rows.append({"group": block_group(stack.name), "kind": "block", "modules": stack.blocks})
+        return rows
+
+
+def _groups(stacks: Mapping[str, Stack], sublayers: Mapping[str, Sublayer]) -> dict[str, UnitGroup]:
+    groups = {sub.units.name: sub.units for sub in sublayers.values()}
+    for stack in stacks.values():
+        for role in stack.roles:
+            name = sublayer_group(stack.name, role)
+            groups[name] = UnitGroup(name, "sublayer", stack.depth)
+        name = block_group(stack.name)
+        groups[name] = UnitGroup(name, "block", stack.depth)
+    return groups
+
+
+def base_prefix(model: PreTrainedModel) -> str:
+    """Path of the base model inside ``model`` with a trailing dot; empty if ``model`` is its own base."""
+    base = model.base_model
+    if base is model:
+        return ""
+    return next(f"{name}." for name, module in model.named_modules() if module is base)
+
+
+def has_module(model: nn.Module, path: str) -> bool:
+    """Whether ``path`` leads to a module."""
+    try:
+        reduce(getattr, path.split("."), model)
+    except AttributeError:
+        return False
+    return True
+
+
+def find_module(model: nn.Module, path: str, adapter: Adapter) -> Any:
+    """The module at ``path``.
+
+    Raises:
+        AdapterMismatchError: with the path, the model class and the transformers version.
+    """
+    if has_module(model, path):
+        return reduce(getattr, path.split("."), model)
+    import transformers
+
+    raise AdapterMismatchError(
+        f"{adapter.name}: no module {path!r} in {type(model).__name__} "
+        f"(transformers {transformers.__version__}).\n"
+        f"  This adapter was checked on transformers 5.23. Install that version, or correct the table in "
+        f"adapters/{adapter.name}.py."
+    )

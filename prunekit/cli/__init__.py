@@ -1,0 +1,95 @@
+"""The command line: one file a command group, assembled here.
+
+Commands import what they need when they run, so that ``prunekit --help`` answers without loading torch.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from prunekit.cli import adapters, measure, methods, prune, recipes
+from prunekit.errors import PrunekitError, RecipeError
+
+
+class _Guarded(TyperGroup):
+    """Turns exceptions into messages and exit codes: 2 for a faulty recipe, 130 for Ctrl-C, else 1."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "--debug" in args:  # people add it at the end of the command that failed
+            args = ["--debug", *(argument for argument in args if argument != "--debug")]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            typer.echo("Interrupted.", err=True)
+            raise typer.Exit(130) from error
+        except PrunekitError as error:
+            _tell(f"{type(error).__name__}: {error}", debug=ctx.params["debug"])
+            raise typer.Exit(2 if isinstance(error, RecipeError) else 1) from error
+        except Exception as error:
+            # Typer's own: exits, usage errors, and the closed pipe that it knows how to end quietly.
+            if hasattr(error, "exit_code") or isinstance(error, typer.Abort | BrokenPipeError):
+                raise
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            hint = "This is not a fault prunekit knows; add --debug to the command to see where it happened."
+            _tell(f"{text}\n{hint}", debug=ctx.params["debug"])
+            raise typer.Exit(1) from error
+
+
+def _tell(message: str, *, debug: bool) -> None:
+    if debug:
+        typer.echo(traceback.format_exc(), err=True, nl=False)
+    else:
+        typer.echo(message, err=True)
+
+
+app = typer.Typer(
+    name="prunekit",
+    cls=_Guarded,
+    help="Structured pruning of transformer models: one recipe, any method.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    # Recipe keys and patterns such as [encoder.*] would be read as markup.
+    rich_markup_mode=None,
+)
+prune.add_to(app)
+measure.add_to(app)
+app.add_typer(methods.app)
+app.add_typer(adapters.app)
+app.add_typer(recipes.app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"prunekit {version('prunekit')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    pass  # both options act elsewhere: in _Guarded and in _print_version
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; ends in ``SystemExit`` with the exit code.
+
+    Args:
+        arguments: what stands behind ``prunekit``; the process's own arguments by default.
+    """
+    app(args=arguments, prog_name="prunekit")

@@ -1,0 +1,72 @@
+"""Medians, percentiles, and what a ratio of two medians is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+RESAMPLES = 10_000
+LEVEL = 0.95
+
+
+def summary(samples_ms: Sequence[float]) -> dict[str, Any]:
+    """``median_ms, p10_ms, p90_ms`` (linear between samples) and the samples themselves, in round order."""
+    p10, median, p90 = np.percentile(samples_ms, [10, 50, 90])
+    return {
+        "median_ms": float(median),
+        "p10_ms": float(p10),
+        "p90_ms": float(p90),
+        "samples_ms": [float(sample) for sample in samples_ms],
+    }
+
+
+def ratio_interval(
+    reference_ms: Sequence[float], other_ms: Sequence[float], seed: int
+) -> tuple[float, float, float]:
+    """Median of the reference over median of the other, with its 95 % bootstrap interval.
+
+    Percentile bootstrap over rounds: what slowed one model of a round down slowed the other too, so the two
+    times stay together.
+
+    Args:
+        reference_ms: one time a round.
+        other_ms: the other model's times, round for round.
+        seed: decides the resamples, so that the same samples always give the same interval.
+
+    Returns:
+        ``(ratio, low, high)``; above 1 where the other is faster.
+    """
+    reference, other = np.asarray(reference_ms), np.asarray(other_ms)
+    rounds = len(reference)
+    drawn = np.random.default_rng(seed).integers(0, rounds, size=(RESAMPLES, rounds))
+    ratios = np.median(reference[drawn], axis=1) / np.median(other[drawn], axis=1)
+    low, high = np.quantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(np.median(reference) / np.median(other)), float(low), float(high)
+
+
+def compare(
+    reference_ms: Sequence[float], twin_ms: Sequence[float], other_ms: Sequence[float], seed: int
+) -> dict[str, Any]:
+    """Speedup of a model over the reference, and whether it stands out of the reference's own spread.
+
+    Args:
+        reference_ms: one time a round.
+        twin_ms: the reference measured a second time in the same rounds.
+        other_ms: the model's times in the same rounds.
+        seed: of the bootstrap.
+
+    Returns:
+        ``speedup, speedup_low, speedup_high`` and ``verdict``: "faster" or "slower" only where the whole
+        interval lies beyond 1 and beyond the interval of the reference against its twin, else
+        "no difference".
+    """
+    speedup, low, high = ratio_interval(reference_ms, other_ms, seed)
+    _, twin_low, twin_high = ratio_interval(reference_ms, twin_ms, seed)
+    verdict = "no difference"
+    if low > max(1.0, twin_high):
+        verdict = "faster"
+    elif high < min(1.0, twin_low):
+        verdict = "slower"
+    return {"speedup": speedup, "speedup_low": low, "speedup_high": high, "verdict": verdict}

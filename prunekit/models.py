@@ -1,0 +1,169 @@
+"""Names of models to models: hub ids, folders, run folders and ``embedded:NAME``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import prunekit.suggest
+from prunekit.errors import CheckpointError, UnsupportedModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from prunekit.recipe import NewModel
+
+EMBEDDED = "embedded:"
+
+
+def embedded_names() -> list[str]:
+    """Names of the models that ship with prunekit."""
+    return sorted(
+        entry.name
+        for entry in files("prunekit.embedded").iterdir()
+        if entry.joinpath("config.json").is_file()
+    )
+
+
+def resolve(name: str) -> str:
+    """Folder or hub id that transformers understands, for a name as users write it.
+
+    Raises:
+        CheckpointError: if an embedded model does not exist, or a path holds no model.
+    """
+    if name.startswith(EMBEDDED):
+        short = name.removeprefix(EMBEDDED)
+        folder = Path(str(files("prunekit.embedded"))) / short
+        if not folder.is_dir():
+            hint = prunekit.suggest.did_you_mean(short, embedded_names())
+            raise CheckpointError(
+                f"no embedded model {name!r}{hint} (there are: {', '.join(embedded_names())})"
+            )
+        return str(folder)
+    path = Path(name)
+    if (path / "model" / "config.json").is_file():
+        return str(path / "model")
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise CheckpointError(
+            f"{name}: the folder holds no config.json, so it is neither a model nor a finished run. "
+            "Give a model folder, a run folder, a hub id or embedded:NAME."
+        )
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if looks_local and not path.exists():
+        raise CheckpointError(
+            f"{name}: no such folder. Give a model folder, a run folder, a hub id or embedded:NAME."
+        )
+    return name
+
+
+def load_model(name: str) -> PreTrainedModel:
+    """The model in float32 and eval mode, with the head that its checkpoint was saved with.
+
+    Args:
+        name: hub id, folder, run folder or ``embedded:NAME``.
+
+    Raises:
+        CheckpointError: if there is no such model, or weights and config disagree.
+        UnsupportedModelError: if its class is neither one of transformers nor a pruned one.
+    """
+    import torch
+    from transformers import AutoConfig
+
+    source = resolve(name)
+    try:
+        model_class = _model_class(AutoConfig.from_pretrained(source))
+        with _no_bars():
+            model = model_class.from_pretrained(source, dtype=torch.float32)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{name} cannot be loaded: {error}") from error
+    return model.eval()
+
+
+def _model_class(config: Any) -> Any:
+    """The class that the checkpoint names, pruned or stock; the bare model where it names none."""
+    import transformers
+    from transformers import AutoModel
+
+    from prunekit.pruning.auto import pruned_classes
+
+    names = config.architectures or []
+    if not names:
+        return AutoModel
+    known = pruned_classes()
+    if names[0] in known:
+        return known[names[0]]
+    if not hasattr(transformers, names[0]):
+        raise UnsupportedModelError(
+            f"the checkpoint names the class {names[0]}, which transformers {transformers.__version__} does "
+            "not have. Use a checkpoint of a class that it has."
+        )
+    return getattr(transformers, names[0])
+
+
+def save_model(model: PreTrainedModel, processor: Any, folder: Path) -> None:
+    """Write a model with its tokenizer or image processor; ``folder`` appears whole or not at all."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    with _no_bars():
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Silence transformers' own bars for reading and writing files; prunekit draws its own."""
+    from transformers.utils import logging
+
+    were_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if were_on:
+            logging.enable_progress_bar()
+
+
+def load_processor(name: str) -> Any:
+    """The tokenizer or image processor saved beside a model.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    from transformers import AutoImageProcessor, AutoTokenizer
+
+    source = resolve(name)
+    is_image = (Path(source) / "preprocessor_config.json").is_file()
+    try:
+        return (AutoImageProcessor if is_image else AutoTokenizer).from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{name}: no tokenizer or image processor beside the model ({error})."
+        ) from error
+
+
+def new_model(spec: NewModel, *, seed: int) -> PreTrainedModel:
+    """A freshly initialised model with the head that its type usually trains with."""
+    import torch
+    from transformers import (
+        AutoConfig,
+        AutoModelForImageClassification,
+        AutoModelForSeq2SeqLM,
+        AutoModelForSequenceClassification,
+    )
+
+    heads = {
+        "t5": AutoModelForSeq2SeqLM,
+        "bart": AutoModelForSeq2SeqLM,
+        "bert": AutoModelForSequenceClassification,
+        "vit": AutoModelForImageClassification,
+    }
+    config = AutoConfig.for_model(spec.type, **spec.config)
+    torch.manual_seed(seed)
+    return heads[spec.type].from_config(config)

@@ -1,0 +1,275 @@
+"""One recipe, straight through: plan, cut, recover, evaluate, measure, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from prunekit.achieved import achieved, dense_rows, macs, structure_rows, typical_example
+from prunekit.errors import PrunekitError
+from prunekit.files import write_text
+from prunekit.finetune import finetune
+from prunekit.measure.environment import environment_record
+from prunekit.measure.speed import as_pair, measure_speed, random_inputs
+from prunekit.models import load_model, load_processor, save_model
+from prunekit.progress import Progress
+from prunekit.pruning.auto import auto_class_name
+from prunekit.pruning.cost import count_macs
+from prunekit.pruning.plan import PruningPlan
+from prunekit.pruning.target import PrunableModel, find_adapter
+from prunekit.pruning.verify import reload_difference, verify
+from prunekit.recipe import (
+    EvaluateSpec,
+    Recipe,
+    ResolvedMethod,
+    SpeedSpec,
+    TaskSpec,
+    dump_recipe,
+    resolve_method,
+)
+from prunekit.reports.run import render_markdown
+from prunekit.runfolder import RunFolder, sha256
+from prunekit.tasks.base import Task, make_task
+from prunekit.training.loop import Trainer, total_steps
+from prunekit.training.recover import recover
+
+if TYPE_CHECKING:
+    from prunekit.plugins import Registry
+
+__all__ = ["dry_run", "evaluate", "finetune", "run", "speed"]
+
+FORMAT = 1
+
+
+def run(
+    recipe: Recipe, label: str | None, out: Path, *, registry: Registry, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Prune, recover, evaluate and measure; every finished stage is a file in ``out`` and is not done again.
+
+    Returns:
+        The content of ``report.json``.
+
+    Raises:
+        PrunekitError: with one message that says what to change; earlier results in ``out`` stay.
+    """
+    progress = progress or Progress(quiet=True)
+    method = resolve_method(recipe, label, registry)
+    job = _Job(recipe, method, out, registry, progress)
+    planned = job.folder.stage("verify", job.prune)
+    recovered = job.folder.stage("recover", job.recover)
+    quality = job.folder.stage("quality", job.quality)
+    speed = job.folder.stage("speed", job.speed)
+    report = job.report(planned, recovered, quality, speed)
+    report = job.folder.stage("report", lambda: report)
+    write_text(out / "report.md", render_markdown(report))
+    return report
+
+
+class _Job:
+    """One method of one recipe in one run folder; each method is a stage."""
+
+    def __init__(
+        self, recipe: Recipe, method: ResolvedMethod, out: Path, registry: Registry, progress: Progress
+    ) -> None:
+        self.recipe, self.method, self.out, self.progress = recipe, method, out, progress
+        self.name = str(recipe.model)
+        self.processor = load_processor(self.name)
+        self.task: Task = make_task(recipe.task, self.processor, registry)
+        model = load_model(self.name)
+        self.dense = PrunableModel(model, find_adapter(model, registry.adapters))
+        self.distribution = registry.origins["methods"][method.method_class.info.name].distribution
+        self.folder = RunFolder(out, f"# label: {method.label}\n{dump_recipe(recipe)}")
+        self.device = Trainer(out, method.train).device
+
+    def prune(self) -> dict[str, Any]:
+        """Plan, cut, check that the cut model is the masked one, and save it."""
+        method, recipe = self.method, self.recipe
+        started = time.perf_counter()
+        target = self.dense.copy()
+        target.model.to(self.device)
+        trainer = Trainer(self.out, method.train, seed=recipe.seed, progress=self.progress)
+        chosen = method.method_class(method.config).plan(target, self.task, method.budget, trainer)
+        plan = chosen.model_copy(
+            update={
+                "model_type": self.dense.adapter.model_type,
+                "base_model": self.name,
+                "base_config_sha256": sha256(self.dense.model.config.to_json_string()),
+                "method": method.method_class.info.name,
+                "method_version": self.distribution,
+                "recipe_sha256": self.folder.recipe_sha256,
+                "budget": method.budget.model_dump(),
+                "achieved": achieved(target, chosen, method.budget),
+            }
+        )
+        pruned = target.pruned(plan)
+        plan.save(self.out / "plan.json")
+        certificate = verify(target, pruned, plan, self._batch(8))
+        save_model(pruned.model, self.processor, self.out / "checkpoints" / "pruned")
+        return {**certificate, "plan_s": round(time.perf_counter() - started, 1)}
+
+    def recover(self) -> dict[str, Any]:
+        """Train what is left, and save the model that everything after this loads."""
+        started = time.perf_counter()
+        model = load_model(str(self.out / "checkpoints" / "pruned"))
+        trainer = Trainer(self.out, self.method.recover, seed=self.recipe.seed + 1, progress=self.progress)
+        result = recover(model, self.dense.model, self.task, self.method.recover, trainer)
+        final = self.out / "model"
+        save_model(model, self.processor, final)
+        difference = reload_difference(model, load_model(str(final)), self._batch(8))
+        return {
+            "steps": result.steps,
+            "reload_max_abs": difference,
+            "recover_s": round(time.perf_counter() - started, 1),
+        }
+
+    def quality(self) -> dict[str, Any]:
+        """Score the dense and the saved model on the same examples."""
+        started = time.perf_counter()
+        spec, task = self.recipe.evaluate, self.task
+        found = {
+            name: task.evaluate(
+                model.to(self.device),
+                spec.split,  # type: ignore[arg-type]
+                batch_size=spec.batch_size,
+                limit=spec.limit,
+                num_beams=spec.num_beams,
+                progress=self.progress,
+            )
+            for name, model in (("dense", self.dense.model), ("pruned", self._saved()))
+        }
+        return {
+            "primary": task.primary_metric,
+            "higher_is_better": task.higher_is_better,
+            **found,
+            "n": found["dense"]["n"],
+            "split": spec.split,
+            "evaluate_s": round(time.perf_counter() - started, 1),
+        }
+
+    def speed(self) -> dict[str, Any]:
+        """Time the dense and the saved model, interleaved, at the recipe's setting."""
+        started = time.perf_counter()
+        lengths = self.task.lengths("validation")
+        mean = round(sum(lengths) / len(lengths))
+        spec = self.recipe.speed
+        spec = spec.model_copy(update={"input_tokens": spec.input_tokens or mean})
+        models = {"dense": self.dense.model.to(self.device), "pruned": self._saved().to(self.device)}
+        inputs = random_inputs(models["dense"], spec, spec.seed)
+        result = as_pair(measure_speed(models, inputs, spec, progress=self.progress), "dense", "pruned")
+        return {**result, "speed_s": round(time.perf_counter() - started, 1)}
+
+    def report(
+        self,
+        planned: dict[str, Any],
+        recovered: dict[str, Any],
+        quality: dict[str, Any],
+        speed: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Requested, achieved and measured, from the stages' results."""
+        plan = PruningPlan.load(self.out / "plan.json")
+        saved = PrunableModel(self._saved(), self.dense.adapter)
+        environment = environment_record()
+        stages = {"plan_s": planned.pop("plan_s"), "recover_s": recovered["recover_s"]}
+        stages |= {"evaluate_s": quality.pop("evaluate_s"), "speed_s": speed.pop("speed_s")}
+        return {
+            "format": FORMAT,
+            "prunekit_version": environment["prunekit"],
+            "run": str(self.out),
+            "method": self.method.method_class.info.name,
+            "label": self.method.label,
+            "model": self.name,
+            "task": self.recipe.task.name,
+            "seed": self.recipe.seed,
+            "requested": self.method.budget.model_dump(),
+            "achieved": {**plan.achieved, "macs": macs(self.dense, saved, self.task)},
+            "structure": structure_rows(self.dense, plan),
+            "quality": quality,
+            "speed": speed,
+            "verify": {**planned, "reload_max_abs": recovered["reload_max_abs"]},
+            "stages": stages,
+            "auto_class": auto_class_name(saved.model),
+            "warnings": _warnings(self.method, recovered),
+            "recipe": self.recipe.model_dump(mode="json"),
+            "environment": environment,
+        }
+
+    def _saved(self) -> Any:
+        return load_model(str(self.out / "model"))
+
+    def _batch(self, size: int) -> dict[str, torch.Tensor]:
+        return self.task.collate(self.task.examples("validation")[:size])
+
+
+def _warnings(method: ResolvedMethod, recovered: dict[str, Any]) -> list[str]:
+    found = []
+    if method.is_default:
+        found.append(f"the recipe has no label {method.label}: the method ran with its defaults")
+    if recovered["reload_max_abs"]:
+        found.append(f"the saved model differs from the trained one by {recovered['reload_max_abs']:.3g}")
+    return found
+
+
+def dry_run(recipe: Recipe, label: str | None, *, registry: Registry) -> dict[str, Any]:
+    """What a run would work on: shapes, parameters, MACs, training steps. Nothing is trained or written."""
+    method = resolve_method(recipe, label, registry)
+    name = str(recipe.model)
+    task = make_task(recipe.task, load_processor(name), registry)
+    model = load_model(name)
+    target = PrunableModel(model, find_adapter(model, registry.adapters))
+    examples = len(task.examples("train"))
+    rows = dense_rows(target, method.budget.scope)
+    total = sum(c.prunable for c in target.parameter_costs().values())
+    scoped = sum(c.prunable for c in target.parameter_costs(method.budget.scope).values())
+    return {
+        "model": name,
+        "method": method.method_class.info.name,
+        "label": method.label,
+        "shapes": rows,
+        "parameters": {
+            "all": model.num_parameters(),
+            "prunable": int(total),
+            "in_scope": int(scoped),
+            "to_remove": round(scoped * method.budget.sparsity),
+        },
+        "macs": {"dense": count_macs(model, typical_example(task))},
+        "steps": {
+            "train": total_steps(examples, method.train) if method.method_class.info.trains else 0,
+            "recover": total_steps(examples, method.recover),
+        },
+    }
+
+
+def evaluate(
+    model: str, task: TaskSpec, spec: EvaluateSpec, *, registry: Registry, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Metrics of a model on a task, with their standard errors and the number of examples."""
+    loaded = load_model(model)
+    found = make_task(task, load_processor(model), registry).evaluate(
+        loaded.to(_device()),
+        spec.split,  # type: ignore[arg-type]
+        batch_size=spec.batch_size,
+        limit=spec.limit,
+        num_beams=spec.num_beams,
+        progress=progress,
+    )
+    return {"model": model, "task": task.model_dump(), "split": spec.split, **found}
+
+
+def speed(models: Sequence[str], spec: SpeedSpec, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Times of models on one random batch, interleaved; the first is the reference.
+
+    Raises:
+        PrunekitError: if a name is given twice, or the models cannot be compared.
+    """
+    if len(set(models)) < len(models):
+        raise PrunekitError(f"speed: a model is named twice in {', '.join(models)}; name each once.")
+    loaded = {name: load_model(name).to(_device()) for name in models}
+    return measure_speed(loaded, random_inputs(loaded[models[0]], spec, spec.seed), spec, progress=progress)
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,50 @@
+"""Progress bars on long steps: Rich on a terminal, silence anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+Advance = Callable[..., None]
+
+
+class Progress:
+    """Opens one bar per long step; draws nothing when the console is not a terminal.
+
+    Args:
+        console: where to draw; standard error by default, so that ``--json`` on standard output stays clean.
+        quiet: never draw.
+    """
+
+    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+        self.console = console or Console(stderr=True)
+        self.enabled = self.console.is_terminal and not quiet
+
+    @contextmanager
+    def task(self, label: str, total: int, start: int = 0) -> Iterator[Advance]:
+        """Open a bar; the value is ``advance(steps=1, **figures)``, the figures stand behind the bar."""
+        if not self.enabled:
+            yield lambda steps=1, **figures: None
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}", markup=False),
+        )
+        with RichProgress(*columns, console=self.console, transient=True) as bars:
+            bar = bars.add_task(label, total=total, completed=start, figures="")
+
+            def advance(steps: int = 1, **figures: Any) -> None:
+                bars.update(bar, advance=steps)
+                if figures:
+                    text = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+                    bars.update(bar, figures=text)
+
+            yield advance

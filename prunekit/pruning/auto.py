@@ -1,0 +1,62 @@
+"""Registration of the pruned model types with transformers' Auto classes."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from prunekit.adapters.base import Adapter
+from prunekit.errors import PluginError
+from prunekit.plugins import get_registry
+from prunekit.pruning.checkpoint import pruned_class, pruned_config_class
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def register() -> None:
+    """Make ``AutoConfig`` and every Auto model class that knows a stock architecture know its pruned twin."""
+    pruned_classes()
+
+
+@cache
+def pruned_classes() -> dict[str, type[Any]]:
+    """Every pruned model class by name, registered with the Auto classes when first asked for."""
+    from transformers import AutoConfig
+    from transformers.models.auto import modeling_auto
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    autos: list[Any] = [
+        auto
+        for auto in vars(modeling_auto).values()
+        if isinstance(auto, type) and getattr(auto, "_model_mapping", None)
+    ]
+    classes = {}
+    for adapter in _adapters():
+        AutoConfig.register(adapter.pruned_type, pruned_config_class(adapter), exist_ok=True)
+        for auto in autos:
+            stock = auto._model_mapping.get(CONFIG_MAPPING[adapter.model_type], None)
+            if isinstance(stock, type):
+                pruned = pruned_class(stock, adapter)
+                auto.register(pruned_config_class(adapter), pruned, exist_ok=True)
+                classes[pruned.__name__] = pruned
+    return classes
+
+
+def auto_class_name(model: PreTrainedModel) -> str | None:
+    """Name of the Auto class that loads a checkpoint of ``model``'s class; none if no Auto class does."""
+    from transformers.models.auto import modeling_auto
+
+    for name, auto in vars(modeling_auto).items():
+        mapping = getattr(auto, "_model_mapping", None) if isinstance(auto, type) else None
+        if mapping and mapping.get(type(model.config), None) is type(model):
+            return str(name)
+    return None
+
+
+def _adapters() -> tuple[Adapter, ...]:
+    try:
+        return tuple(get_registry().adapters.values())
+    except PluginError:
+        # Two plugins claim one name: commands say so; loading other models must not fail for it.
+        return ()

@@ -1,0 +1,164 @@
+"""What units cost, in parameters and MACs, counted from a model's own tensors.
+
+Prunable parameters are the weights and biases of attention and FFN projections; norms, embeddings, position
+tables and task heads are not prunable, though a removed sublayer takes its norm along. One MAC is one
+multiply-add; FLOPs are twice that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from prunekit.adapters.base import Adapter, Structure
+from prunekit.pruning.surgery import dead_sublayers
+from prunekit.pruning.units import Sublayer, in_scope
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Keep = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True)
+class SublayerCost:
+    """Cost of one sublayer.
+
+    Args:
+        unit: of each head or neuron.
+        units: how many there are.
+        fixed: of what goes only when the whole sublayer goes and is prunable (the output bias).
+        norm: of what goes along but is not prunable.
+    """
+
+    unit: float
+    units: int
+    fixed: float = 0
+    norm: float = 0
+
+    @property
+    def prunable(self) -> float:
+        """Cost of the whole sublayer without its norm."""
+        return self.unit * self.units + self.fixed
+
+    def kept(self, units: int) -> float:
+        """Prunable cost with ``units`` left; a sublayer without units is gone."""
+        return self.unit * units + self.fixed if units else 0
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens per example: ``source`` for the encoder, ``target`` for the decoder."""
+
+    source: int
+    target: int = 0
+
+
+def parameter_costs(model: nn.Module, structure: Structure) -> dict[str, SublayerCost]:
+    """Parameters of each sublayer, by sublayer name."""
+    costs = {}
+    for name, sub in structure.sublayers.items():
+        per_unit = sum(
+            model.get_parameter(part.parameter).numel() // sub.units.size for part in sub.units.slices
+        )
+        output: Any = model.get_submodule(sub.output)
+        bias = 0 if output.bias is None else output.bias.numel()
+        norm = sum(p.numel() for p in model.get_submodule(sub.norm).parameters())
+        costs[name] = SublayerCost(per_unit, sub.units.size, bias, norm)
+    return costs
+
+
+def mac_costs(model: nn.Module, structure: Structure, lengths: Lengths) -> dict[str, SublayerCost]:
+    """MACs of each sublayer for one example of ``lengths``, by sublayer name.
+
+    A head costs its share of the four projections and ``2 * T_query * T_key * d_head`` for scores and
+    context; a neuron its row and column of the FFN matrices, per token.
+    """
+    costs = {}
+    for name, sub in structure.sublayers.items():
+        queries = lengths.source if sub.stack == "encoder" else lengths.target
+        keys = lengths.source if sub.role == "cross_attn" else queries
+        hidden = model.get_parameter(f"{sub.output}.weight").shape[0]
+        if sub.role == "ffn":
+            per_unit = queries * hidden * (len(sub.inputs) + 1)
+        else:
+            width = sub.units.width
+            per_unit = width * (2 * queries * hidden + 2 * keys * hidden + 2 * queries * keys)
+        costs[name] = SublayerCost(float(per_unit), sub.units.size)
+    return costs
+
+
+def scoped(
+    costs: Mapping[str, SublayerCost], structure: Structure, scope: Sequence[str]
+) -> dict[str, SublayerCost]:
+    """The costs of sublayers whose unit group matches ``scope``."""
+    return {
+        name: cost
+        for name, cost in costs.items()
+        if in_scope(structure.sublayers[name].units.name, list(scope))
+    }
+
+
+def kept_units(structure: Structure, keep: Keep) -> dict[str, int]:
+    """Units left in each sublayer; 0 where it, its block or all its units are gone."""
+    dead = dead_sublayers(structure, keep)
+    return {
+        name: 0 if name in dead else len(keep.get(sub.units.name, range(sub.units.size)))
+        for name, sub in structure.sublayers.items()
+    }
+
+
+def sparsity(costs: Mapping[str, SublayerCost], structure: Structure, keep: Keep) -> float:
+    """Removed share of the prunable cost of ``costs``; 0 where there is nothing to remove."""
+    left = kept_units(structure, keep)
+    total = sum(cost.prunable for cost in costs.values())
+    kept = sum(cost.kept(left[name]) for name, cost in costs.items())
+    return 1 - kept / total if total else 0.0
+
+
+def parameters(model: PreTrainedModel, adapter: Adapter, structure: Structure, keep: Keep) -> int:
+    """All parameters that ``keep`` leaves, norms and embeddings included; tied ones count once."""
+    costs = parameter_costs(model, structure)
+    left = kept_units(structure, keep)
+    total = count_parameters(model)
+    for name, cost in costs.items():
+        total -= int(cost.prunable - cost.kept(left[name]))
+        total -= int(cost.norm) if left[name] == 0 else 0
+    # What the stack's self-attention shares (T5's position table) goes with the last of it.
+    for stack, module in adapter.shared(model.base_model).items():
+        if not any(left[s.name] for s in _self_attention(structure, stack)):
+            total -= sum(p.numel() for p in module.parameters())
+    return total
+
+
+def _self_attention(structure: Structure, stack: str) -> Iterable[Sublayer]:
+    return (s for s in structure.sublayers.values() if s.stack == stack and s.role == "self_attn")
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Parameters of ``model``, tied ones once."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def count_macs(model: PreTrainedModel, inputs: Mapping[str, Any]) -> int:
+    """MACs of one forward pass, by torch's counter.
+
+    Run with eager attention: the counter does not see the fused attention kernel of CPUs.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    kernel = model.config._attn_implementation
+    was_training = model.training
+    model.eval()
+    model.set_attn_implementation("eager")
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(**inputs)
+    finally:
+        model.set_attn_implementation(kernel)
+        model.train(was_training)
+    return int(counter.get_total_flops()) // 2

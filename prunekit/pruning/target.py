@@ -1,0 +1,102 @@
+"""A model together with its adapter: what methods are given to prune."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from copy import deepcopy
+from typing import TYPE_CHECKING
+
+from prunekit.adapters.base import Adapter, Structure
+from prunekit.errors import UnsupportedModelError
+from prunekit.pruning import checkpoint, cost
+from prunekit.pruning.masks import masked
+from prunekit.pruning.plan import PruningPlan
+from prunekit.pruning.units import UnitGroup, block_group
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+
+class PrunableModel:
+    """A model whose units have names.
+
+    Args:
+        model: the dense model; its weights may be trained, its shapes are never changed.
+        adapter: its architecture.
+
+    Attributes:
+        structure: stacks, sublayers and groups as found in ``model``.
+    """
+
+    def __init__(self, model: PreTrainedModel, adapter: Adapter) -> None:
+        self.model = model
+        self.adapter = adapter
+        self.structure: Structure = adapter.structure(model)
+
+    @property
+    def groups(self) -> Mapping[str, UnitGroup]:
+        """All unit groups, by name."""
+        return self.structure.groups
+
+    def masks(self, values: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+        """Run the model under masks inside the context; see ``prunekit.pruning.masks``."""
+        return masked(self.model, self.structure, values)
+
+    def pruned(self, plan: PruningPlan) -> PrunableModel:
+        """A new, smaller model; this one is left as it is.
+
+        Raises:
+            PlanError: if the plan does not fit this model.
+        """
+        plan.check(self.groups)
+        return PrunableModel(checkpoint.build_pruned(self.model, self.adapter, plan), self.adapter)
+
+    def take_weights(self, pruned: PrunableModel, plan: PruningPlan) -> None:
+        """Copy the weights of ``pruned`` back into this model, where ``plan`` removed whole blocks only.
+
+        For methods that train a shortened copy: what they learned belongs to the blocks that the plan keeps.
+        """
+        pairs = []
+        for name, stack in self.structure.stacks.items():
+            theirs = pruned.model.get_submodule(pruned.structure.stacks[name].blocks)
+            ours = self.model.get_submodule(stack.blocks)
+            kept = plan.keep.get(block_group(name), range(stack.depth))
+            pairs += [(ours[index], block) for index, block in zip(kept, theirs, strict=True)]
+        shared = self.adapter.shared(self.model.base_model)
+        pairs += [
+            (shared[name], module) for name, module in self.adapter.shared(pruned.model.base_model).items()
+        ]
+        pairs.append((self.model, pruned.model))
+        prefixes = tuple(stack.blocks for stack in self.structure.stacks.values())
+        for own, other in pairs:
+            targets = dict(own.named_parameters())
+            for name, parameter in other.named_parameters():
+                # Blocks are paired above; by name they would be the wrong ones.
+                if name in targets and not (own is self.model and name.startswith(prefixes)):
+                    targets[name].data.copy_(parameter.data)
+
+    def copy(self) -> PrunableModel:
+        """An independent copy, such as a teacher."""
+        return PrunableModel(deepcopy(self.model), self.adapter)
+
+    def parameter_costs(self, scope: Iterable[str] = ()) -> dict[str, cost.SublayerCost]:
+        """Parameters of the sublayers in scope."""
+        return cost.scoped(cost.parameter_costs(self.model, self.structure), self.structure, list(scope))
+
+
+def find_adapter(model: PreTrainedModel, adapters: Mapping[str, Adapter]) -> Adapter:
+    """The adapter for ``model``.
+
+    Raises:
+        UnsupportedModelError: naming the model type and the supported ones.
+    """
+    found = model.config.model_type
+    for adapter in adapters.values():
+        if found in (adapter.model_type, adapter.pruned_type):
+            return adapter
+    raise UnsupportedModelError(
+        f"{type(model).__name__} has the model type {found!r}, for which there is no adapter. Adapters: "
+        f"{', '.join(sorted(adapters))}. A plugin can add one (`prunekit adapters list`)."
+    )

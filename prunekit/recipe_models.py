@@ -1,0 +1,176 @@
+"""The sections of a recipe, as pydantic models."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    field_validator,
+    model_serializer,
+)
+
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class BudgetSpec(_Section):
+    """What to remove: a share of the prunable total, counted in one metric, inside a scope."""
+
+    metric: Literal["params", "macs", "latency"] = Field("params", description="what is counted")
+    sparsity: float = Field(ge=0, lt=1, description="removed share of what is prunable in scope")
+    scope: list[str] = Field(
+        [], description='patterns over group names, such as "encoder.*"; empty means all'
+    )
+
+
+class TrainSpec(_Section):
+    """How the method trains, where it trains at all."""
+
+    epochs: float = Field(1.0, gt=0, description="passes over the training data")
+    max_steps: int | None = Field(None, ge=1, description="optimizer steps at which to stop, if sooner")
+    batch_size: int = Field(64, ge=1, description="examples a step")
+    learning_rate: float = Field(3e-4, gt=0, description="peak learning rate of the weights")
+    mask_learning_rate: float = Field(0.1, gt=0, description="learning rate of masks and multipliers")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay of the weights")
+    warmup_ratio: float = Field(0.0, ge=0, le=1, description="share of the steps that warm up")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+    gradient_accumulation: int = Field(1, ge=1, description="batches a step")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="number format of the forward pass"
+    )
+    eval_every: int | None = Field(None, ge=1, description="steps between evaluations; none by default")
+    checkpoint_every: int = Field(500, ge=1, description="steps between resumable checkpoints")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability given to the other labels")
+
+
+class DistillSpec(_Section):
+    """How much the pruned model learns from the dense one during recovery."""
+
+    logits: float = Field(0.0, ge=0, description="weight of the KL divergence between the logits")
+    temperature: float = Field(1.0, gt=0, description="divides the logits on both sides")
+
+
+class RecoverSpec(TrainSpec):
+    """The training after pruning."""
+
+    distill: DistillSpec | None = Field(
+        None, description="distillation from the dense model; none by default"
+    )
+
+
+class EvaluateSpec(_Section):
+    """How quality is measured."""
+
+    split: str = Field("test", description="split of the task's data")
+    batch_size: int = Field(128, ge=1, description="examples a batch")
+    limit: int | None = Field(None, ge=1, description="examples at which to stop; all by default")
+    num_beams: int = Field(1, ge=1, description="beams of generation; 1 is greedy")
+
+
+class SpeedSpec(_Section):
+    """How speed is measured."""
+
+    batch_size: int = Field(32, ge=1, description="examples a batch")
+    num_beams: int = Field(4, ge=1, description="beams of generation")
+    new_tokens: int = Field(16, ge=1, description="forced output length")
+    input_tokens: int | None = Field(None, ge=1, description="input length; the task's mean by default")
+    rounds: int = Field(20, ge=1, description="timed rounds of each model, interleaved")
+    warmup: int = Field(3, ge=0, description="rounds before timing starts")
+    dtype: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="number format of the weights")
+    attention: Literal["sdpa", "eager"] = Field("sdpa", description="attention kernel")
+    threads: int | None = Field(None, ge=1, description="CPU threads; torch's own choice by default")
+    seed: int = Field(0, ge=0, description="seed of the inputs and of the bootstrap")
+
+
+class NewModel(_Section):
+    """A freshly initialised model, for ``prunekit finetune`` only."""
+
+    type: Literal["t5", "bart", "bert", "vit"] = Field(description="architecture")
+    processor: str = Field(description="folder or embedded:NAME that holds the tokenizer or image processor")
+    config: dict[str, Any] = Field({}, description="fields of the architecture's transformers config")
+
+
+class TaskSpec(BaseModel):
+    """The task's name; all further keys belong to the task itself."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = Field(description="an installed task")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys for the task class's ``Config``."""
+        return dict(self.model_extra or {})
+
+
+class MethodEntry(BaseModel):
+    """One method to run; all keys besides these four belong to the method itself."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    method: str | None = Field(None, description="an installed method; the label by default")
+    budget: dict[str, Any] | None = Field(None, description="keys that override the recipe's budget")
+    train: dict[str, Any] | None = Field(None, description="keys that override the recipe's train")
+    recover: dict[str, Any] | None = Field(None, description="keys that override the recipe's recover")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys for the method class's ``Config``."""
+        return dict(self.model_extra or {})
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped: dict[str, Any] = handler(self)
+        own = MethodEntry.model_fields
+        return {key: value for key, value in dumped.items() if value is not None or key not in own}
+
+
+def _kind_of_model(value: Any) -> str:
+    return "new" if isinstance(value, dict | NewModel) else "name"
+
+
+ModelSpec = Annotated[
+    Annotated[str, Tag("name")] | Annotated[NewModel, Tag("new")], Discriminator(_kind_of_model)
+]
+
+
+class Recipe(_Section):
+    """A model, a task, and any number of methods to prune the one for the other."""
+
+    version: Literal[1] = Field(description="recipe format; 1 is the only one so far")
+    description: str = Field("", description="one line, shown by `prunekit recipes list`")
+    model: ModelSpec = Field(description="a hub id, a folder or embedded:NAME")
+    task: TaskSpec = Field(description="the task's name and its own keys")
+    budget: BudgetSpec | None = Field(None, description="what to remove")
+    methods: dict[str, MethodEntry] = Field({}, description="label to method")
+    train: TrainSpec = Field(TrainSpec(), description="training of the masks and of `finetune`")
+    recover: RecoverSpec = Field(RecoverSpec(), description="training after pruning")
+    evaluate: EvaluateSpec = Field(EvaluateSpec(), description="measuring quality")
+    speed: SpeedSpec = Field(SpeedSpec(), description="measuring speed")
+    seed: int = Field(0, ge=0, description="decides every random choice of a run")
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _empty_entries_are_defaults(cls, methods: Any) -> Any:
+        # In YAML `nash:` with nothing behind it is null, and reads as "nash, as it comes".
+        if isinstance(methods, dict):
+            return {label: {} if entry is None else entry for label, entry in methods.items()}
+        return methods
+
+    @field_validator("methods")
+    @classmethod
+    def _labels_make_folder_names(cls, methods: dict[str, MethodEntry]) -> dict[str, MethodEntry]:
+        for label in methods:
+            if not _LABEL.fullmatch(label):
+                raise ValueError(f"label {label!r} must be letters, digits, - and _ (it names a run folder)")
+        return methods

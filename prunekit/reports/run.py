@@ -1,0 +1,340 @@
+"""A run's report for people: what was requested, achieved and measured, side by side."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from prunekit.reports.markdown import bullets, escape, table
+
+Report = Mapping[str, Any]
+_Kept = tuple[int, int]  # units kept, units there were
+FEW_ROUNDS = 5
+
+_BUDGET_WORDS = {"params": "parameters", "macs": "MACs", "latency": "time"}
+_PART_WORDS = {
+    "natural": "generate, natural length",
+    "encoder": "encoder",
+    "first_token": "first token (encoder included)",
+    "per_token": "each further token",
+}
+_VERIFY_WORDS = {
+    "masked_vs_pruned_max_abs": "masked against pruned model, largest difference",
+    "tolerance": "tolerance",
+    "float32_max_abs": "the same in float32",
+    "float32_tolerance": "tolerance in float32",
+    "reload_max_abs": "saved and loaded again, largest difference",
+    "cached_equals_uncached": "cached and uncached generation agree",
+    "generation_equals_masked": "masked and pruned model generate the same tokens",
+}
+
+
+def render_markdown(report: Report) -> str:
+    """The whole report as Markdown; quality and speed that were not measured are named as such.
+
+    Args:
+        report: a run's ``report.json``, with ``structure`` (a list of ``{group, kept, size}``), ``recipe``,
+            ``warnings``, ``run`` (the folder as the user gave it) and ``auto_class`` (the transformers class
+            that loads the model) beside the figures. Any section may be missing.
+    """
+    sections = [
+        _title(report),
+        _headline(report),
+        bullets("## Warnings", map(escape, report.get("warnings", []))),
+        ["## Quality", *_quality(report)],
+        ["## Speed", *_speed(report)],
+        _structure(report),
+        bullets("## Verification", _verification(report)),
+        bullets("## Time taken", _stages(report)),
+        _loading(report),
+        _pairs("## Environment", report.get("environment", {})),
+        _recipe(report),
+    ]
+    return "\n\n".join(block for section in sections for block in section) + "\n"
+
+
+def print_summary(report: Report, console: Console) -> None:
+    """Print the figures that decide, on one screen; text from the report is never read as markup."""
+    figures = Table(title=Text(_heading(report)), title_justify="left")
+    for name in ("", "requested", "achieved", "measured"):
+        figures.add_column(Text(name), overflow="fold")
+    for row in headline(report):
+        figures.add_row(*map(Text, row))
+    console.print(figures)
+    lines = [budget_sentence(report), *_kept_lines(report), *_verification(report), *_speed_notes(report)]
+    lines += [f"Warning: {warning}" for warning in report.get("warnings", [])]
+    if "run" in report:
+        lines.append(f"Report: {report['run']}/report.md   Model: {report['run']}/model")
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+
+
+def budget_sentence(report: Report, code: str = "") -> str:
+    """Requested against achieved share in one sentence; ``code`` encloses the scope's patterns."""
+    requested, achieved = report.get("requested") or {}, report.get("achieved") or {}
+    said = ["No budget was requested"]
+    if "sparsity" in requested:
+        said = [f"Requested {_share(requested)} of {_target(requested, code)} removed"]
+    if "sparsity" in achieved:
+        said.append(f"achieved {100 * achieved['sparsity']:.1f} %")
+    return "; ".join(said) + "."
+
+
+def headline(report: Report) -> list[tuple[str, str, str, str]]:
+    """Rows of (what, requested, achieved, measured); a cell that does not apply is empty."""
+    requested, achieved = report.get("requested") or {}, report.get("achieved") or {}
+    rows = []
+    if "sparsity" in achieved:
+        what = f"removed from {_target(requested)}"
+        rows.append((what, _share(requested), f"{100 * achieved['sparsity']:.1f} %", ""))
+    for stack in ("encoder", "decoder"):
+        if achieved.get(f"{stack}_sparsity") is not None:
+            rows.append((f"removed from the {stack}", "", f"{100 * achieved[f'{stack}_sparsity']:.1f} %", ""))
+    for key, what in (("params", "parameters"), ("prunable_params", "prunable parameters"), ("macs", "MACs")):
+        if achieved.get(key):
+            rows.append((what, "", _shrinkage(achieved[key]["dense"], achieved[key]["pruned"]), ""))
+    quality, speed = report.get("quality"), report.get("speed")
+    if quality:
+        dense, pruned = (_metric(quality[side], quality["primary"]) for side in ("dense", "pruned"))
+        rows.append((_primary(quality), "", "", f"{dense} -> {pruned}"))
+    if speed:
+        times = f"{_ms(speed['dense']['median_ms'])} -> {_ms(speed['pruned']['median_ms'])} ms"
+        rows.append((f"{_call(speed)} ({_device(speed)})", "", "", f"{times}, {_speedup(speed)}"))
+    return rows
+
+
+def _heading(report: Report) -> str:
+    label, method = report.get("label"), report.get("method")
+    name = f"{label} ({method})" if label and label != method else method
+    return f"{name} on {report.get('model')}, task {report.get('task')}"
+
+
+def _title(report: Report) -> list[str]:
+    words = {"prunekit_version": "prunekit {}", "seed": "seed {}", "run": "run folder `{}`"}
+    facts = [text.format(report[key]) for key, text in words.items() if key in report]
+    return [f"# {escape(_heading(report))}", *([", ".join(facts)] if facts else [])]
+
+
+def _headline(report: Report) -> list[str]:
+    rows = headline(report)
+    figures = [table(("", "requested", "achieved", "measured"), rows)] if rows else []
+    return ["## Requested, achieved, measured", budget_sentence(report, code="`"), *figures]
+
+
+def _share(requested: Mapping[str, Any]) -> str:
+    return f"{100 * requested['sparsity']:g} %" if "sparsity" in requested else ""
+
+
+def _target(requested: Mapping[str, Any], code: str = "") -> str:
+    metric = requested.get("metric", "params")
+    words, scope = _BUDGET_WORDS.get(metric, metric), requested.get("scope") or []
+    if not scope:
+        return f"all prunable {words}"
+    names = " and ".join(f"{code}{pattern}{code}" for pattern in scope)
+    return names if metric == "params" else f"the {words} of {names}"
+
+
+def _shrinkage(dense: float, pruned: float) -> str:
+    return f"{dense:,.0f} -> {pruned:,.0f} ({100 * (pruned - dense) / dense:+.1f} %)"
+
+
+def _primary(quality: Mapping[str, Any]) -> str:
+    return f"{quality['primary']} ({'higher' if quality['higher_is_better'] else 'lower'} is better)"
+
+
+def _metric(values: Mapping[str, Any], name: str) -> str:
+    stderr = values.get(f"{name}_stderr")
+    return f"{values[name]:.4g}" if stderr is None else f"{values[name]:.4g} ± {stderr:.2g}"
+
+
+def _quality(report: Report) -> list[str]:
+    quality = report.get("quality")
+    if not quality:
+        return ["Not measured in this run."]
+    dense, pruned = quality["dense"], quality["pruned"]
+    names = [name for name in dense if name in pruned and name != "n" and not name.endswith("_stderr")]
+    rows = [
+        (
+            _primary(quality) if name == quality["primary"] else name,
+            _metric(dense, name),
+            _metric(pruned, name),
+            f"{pruned[name] - dense[name]:+.4g}",
+        )
+        for name in sorted(names, key=lambda name: name != quality["primary"])
+    ]
+    note = "± is one standard error" + (f", {quality['n']:,} examples." if "n" in quality else ".")
+    return [table(("metric", "dense", "pruned", "change"), rows), note]
+
+
+def _speed(report: Report) -> list[str]:
+    speed = report.get("speed")
+    if not speed:
+        return ["Not measured in this run."]
+    rows = [_speed_row(_call(speed), speed["dense"], speed["pruned"], speed)]
+    for part, dense in speed["dense"].get("parts", {}).items():
+        pruned = speed["pruned"]["parts"][part]
+        lengths = f" ({dense['tokens']} and {pruned['tokens']} tokens)" if "tokens" in dense else ""
+        rows.append(_speed_row(_PART_WORDS.get(part, part) + lengths, dense, pruned, pruned))
+    if "control" in speed:
+        rows.append(
+            _speed_row("control: dense a second time", speed["dense"], speed["control"], speed["control"])
+        )
+    for key, what in (("peak_mib", "peak memory, MiB"), ("weights_mib", "weights, MiB")):
+        sides = [speed[side].get(key) for side in ("dense", "pruned")]
+        if None not in sides:
+            rows.append((what, *(f"{side:,.1f}" for side in sides), ""))
+    header = ("ms: median (p10 to p90)", "dense", "pruned", "speedup, 95 % interval")
+    return [_speed_settings(report), table(header, rows), *_speed_notes(report)]
+
+
+def _speed_row(
+    what: str, dense: Mapping[str, Any], pruned: Mapping[str, Any], compared: Mapping[str, Any]
+) -> tuple[str, ...]:
+    spread = (f"{_ms(s['median_ms'])} ({_ms(s['p10_ms'])} to {_ms(s['p90_ms'])})" for s in (dense, pruned))
+    return (what, *spread, _speedup(compared))
+
+
+def _speedup(compared: Mapping[str, Any]) -> str:
+    interval = f"{compared['speedup']:.2f}x [{compared['speedup_low']:.2f}, {compared['speedup_high']:.2f}]"
+    return f"{interval}, {compared['verdict']}" if "verdict" in compared else interval
+
+
+def _ms(milliseconds: float) -> str:
+    return f"{milliseconds:.1f}" if milliseconds >= 10 else f"{milliseconds:.3g}"
+
+
+def _call(speed: Mapping[str, Any]) -> str:
+    forced = speed.get("new_tokens")
+    return f"generate, {forced} tokens forced" if forced else "forward"
+
+
+def _device(speed: Mapping[str, Any]) -> str:
+    return "CPU" if speed["device"] == "cpu" else "GPU"
+
+
+def _speed_settings(report: Report) -> str:
+    speed = report["speed"]
+    machine = speed.get("environment") or report.get("environment") or {}
+    name = machine.get("cpu" if speed["device"] == "cpu" else "gpu")
+    said = [f"{_device(speed)}: {name}" if name else _device(speed)]
+    said += [str(speed[key]) for key in ("dtype", "attention") if speed.get(key)]
+    words = {
+        "batch_size": "batch {}",
+        "input_tokens": "{} input tokens",
+        "num_beams": "beams {}",
+        "threads": "threads {}",
+        "rounds": "{} interleaved rounds",
+        "warmup": "{} warm-up rounds before them",
+    }
+    said += [text.format(speed[key]) for key, text in words.items() if speed.get(key) is not None]
+    return escape(", ".join(said)) + "."
+
+
+def _speed_notes(report: Report) -> list[str]:
+    speed = report.get("speed")
+    if not speed:
+        return []
+    notes = []
+    if speed["device"] == "cpu":
+        notes.append("Times are of a CPU; a GPU may rank the models differently.")
+    if speed.get("rounds", FEW_ROUNDS) < FEW_ROUNDS:
+        notes.append(f"Only {speed['rounds']} timed rounds: too few for the interval to mean much.")
+    return notes
+
+
+def _layers(report: Report) -> tuple[dict[str, dict[str, dict[int, _Kept]]], dict[str, _Kept]]:
+    """Kept and all units by stack, kind and layer; and those of the groups that span layers, by name."""
+    stacks: dict[str, dict[str, dict[int, _Kept]]] = {}
+    spanning = {}
+    for entry in report.get("structure", []):
+        kept = (entry["kept"], entry["size"])
+        if place := re.fullmatch(r"(.+?)\.(\d+)\.(.+)", entry["group"]):
+            stacks.setdefault(place[1], {}).setdefault(place[3], {})[int(place[2])] = kept
+        else:
+            spanning[entry["group"]] = kept
+    return stacks, spanning
+
+
+def _structure(report: Report) -> list[str]:
+    """One table a stack (layers down, kinds of unit across), then the groups that span layers."""
+    stacks, spanning = _layers(report)
+    blocks = []
+    for stack, kinds in stacks.items():
+        layers = sorted({layer for column in kinds.values() for layer in column})
+        rows = [(str(layer), *(_kept(column.get(layer)) for column in kinds.values())) for layer in layers]
+        rows.append(("all", *(_kept(_sum(column)) for column in kinds.values())))
+        blocks.append(table((f"{stack} layer", *kinds), rows))
+    blocks += bullets("", (f"`{group}`: {_kept(kept)}" for group, kept in spanning.items()))
+    return ["## Structure", "Kept of all units, by layer of the dense model.", *blocks] if blocks else []
+
+
+def _kept_lines(report: Report) -> list[str]:
+    stacks, spanning = _layers(report)
+    totals = {
+        f"{stack} {kind}": _sum(column) for stack, kinds in stacks.items() for kind, column in kinds.items()
+    }
+    kept = ", ".join(f"{name} {_kept(count)}" for name, count in (totals | spanning).items())
+    return [f"Kept: {kept}."] if kept else []
+
+
+def _sum(column: Mapping[int, _Kept]) -> _Kept:
+    return sum(kept for kept, _ in column.values()), sum(size for _, size in column.values())
+
+
+def _kept(kept: _Kept | None) -> str:
+    return f"{kept[0]:,} of {kept[1]:,}" if kept else ""
+
+
+def _verification(report: Report) -> list[str]:
+    verify = report.get("verify") or {}
+    return [f"{_VERIFY_WORDS.get(key, key)}: {_answer(value)}" for key, value in verify.items()]
+
+
+def _answer(value: float | bool | None) -> str:
+    if value is None:
+        return "does not apply"
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
+    return f"{value:.3g}"
+
+
+def _stages(report: Report) -> list[str]:
+    stages = report.get("stages") or {}
+    return [f"{name.removesuffix('_s')}: {_duration(seconds)}" for name, seconds in stages.items()]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+
+
+def _loading(report: Report) -> list[str]:
+    if "run" not in report:
+        return []
+    if auto_class := report.get("auto_class"):
+        lines = [
+            "import prunekit  # makes transformers know pruned architectures; stock ones do without",
+            f"from transformers import {auto_class}",
+            "",
+            f"model = {auto_class}.from_pretrained({report['run'] + '/model'!r})",
+        ]
+    else:
+        lines = ["from prunekit.models import load_model", "", f"model = load_model({report['run']!r})"]
+    return ["## Load it with", "\n".join(["```python", *lines, "```"])]
+
+
+def _recipe(report: Report) -> list[str]:
+    if not report.get("recipe"):
+        return []
+    text = yaml.safe_dump(dict(report["recipe"]), sort_keys=False, allow_unicode=True)
+    return ["## Recipe", f"~~~yaml\n{text}~~~"]
+
+
+def _pairs(title: str, values: Mapping[str, Any]) -> list[str]:
+    known = [(key, str(value)) for key, value in values.items() if value is not None]
+    return [title, table(("", ""), known)] if known else []

@@ -1,0 +1,57 @@
+"""The folder of one run: which run it belongs to, and which of its stages are done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prunekit.errors import RunFolderError
+from prunekit.files import write_text
+
+
+def sha256(text: str) -> str:
+    """Hex digest of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class RunFolder:
+    """Opens ``path`` for one run, or goes on with that run if it is there already.
+
+    Args:
+        path: the folder; made if need be.
+        recipe: the resolved recipe as text, label included; it identifies the run.
+
+    Raises:
+        RunFolderError: if the folder holds another run or other files; nothing in it is touched.
+    """
+
+    def __init__(self, path: Path, recipe: str) -> None:
+        self.path = path
+        self.recipe_sha256 = sha256(recipe)
+        own = path / "recipe.yaml"
+        if path.is_file():
+            raise RunFolderError(f"{path} is a file. Give another folder with --out.")
+        if own.is_file():
+            if own.read_text() != recipe:
+                raise RunFolderError(
+                    f"{path} already holds a different run (its recipe.yaml is not this run's). "
+                    "Give another folder with --out, or delete that one."
+                )
+        elif path.is_dir() and any(path.iterdir()):
+            raise RunFolderError(
+                f"{path} is not empty and holds no run. Give another folder with --out, or empty it."
+            )
+        write_text(own, recipe)
+
+    def stage(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The content of ``<name>.json``, computed and written only if the file is not there yet."""
+        path = self.path / f"{name}.json"
+        if path.is_file():
+            stored: dict[str, Any] = json.loads(path.read_text())
+            return stored
+        value = compute()
+        write_text(path, json.dumps(value, indent=1) + "\n")
+        return value

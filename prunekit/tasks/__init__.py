@@ -1,0 +1,27 @@
+"""Tasks that ship with prunekit, registered through the same hooks as anyone else's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prunekit.plugins import hookimpl
+
+if TYPE_CHECKING:
+    from prunekit.tasks.base import Metric, Task
+
+
+@hookimpl
+def prunekit_register_tasks() -> list[type[Task]]:
+    """Return the task classes."""
+    # Imported here so that listing plugins does not load torch.
+    from prunekit.tasks.g2p import G2P
+
+    return [G2P]
+
+
+@hookimpl
+def prunekit_register_metrics() -> list[Metric]:
+    """Return the metrics."""
+    from prunekit.tasks.metrics import PER, WER
+
+    return [PER, WER]

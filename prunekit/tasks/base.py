@@ -1,0 +1,113 @@
+"""What a task offers to training, to evaluation and to a pruning method; what a metric is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
+
+from prunekit.errors import DataError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from prunekit.plugins import Registry
+    from prunekit.progress import Progress
+    from prunekit.recipe import TaskSpec
+
+Split = Literal["train", "validation", "test"]
+
+
+class MetricValue(NamedTuple):
+    """A metric over a set of examples, and the standard error of that value over draws of the examples."""
+
+    value: float
+    stderr: float
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A named score of predictions, each against all of its references.
+
+    Attributes:
+        name: key in the results; ``<name>_stderr`` stands beside it.
+        higher_is_better: direction.
+        function: ``function(predictions, references)``, one list of references a prediction.
+    """
+
+    name: str
+    higher_is_better: bool
+    function: Callable[[Sequence[str], Sequence[Sequence[str]]], MetricValue]
+
+
+class Task(Protocol):
+    """Examples, how they become batches, and how a model's answers are scored.
+
+    Attributes:
+        name: what a recipe's ``task.name`` says.
+        summary: one line for listings.
+        family: what sort of model answers it, such as ``text2text``.
+        Config: the recipe keys under ``task`` besides ``name``.
+        primary_metric: the metric that reports lead with.
+        higher_is_better: direction of the primary metric.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    family: ClassVar[str]
+    Config: ClassVar[type[BaseModel]]
+    primary_metric: str
+    higher_is_better: bool
+
+    def __init__(self, config: Any, processor: Any) -> None:
+        """Keep a validated ``Config`` and the model's tokenizer or image processor."""
+        ...
+
+    def examples(self, split: Split) -> Sequence[Any]:
+        """Return the examples of a split, in an order in which any first N are a fair sample.
+
+        Raises:
+            DataError: if the task has no such split; the text names those it has.
+        """
+        ...
+
+    def lengths(self, split: Split) -> Sequence[int]:
+        """Return the input tokens of each of ``examples``, in that order, for length-bucketed batches."""
+        ...
+
+    def collate(self, examples: Sequence[Any]) -> dict[str, Tensor]:
+        """Return a batch for ``model(**batch)`` to give a loss and logits; labels are padded with -100."""
+        ...
+
+    def predict(
+        self, model: PreTrainedModel, examples: Sequence[Any], *, batch_size: int, num_beams: int = 1
+    ) -> list[str]:
+        """Return the model's answer to each example, in the order given."""
+        ...
+
+    def evaluate(
+        self,
+        model: PreTrainedModel,
+        split: Split,
+        *,
+        batch_size: int,
+        limit: int | None = None,
+        num_beams: int = 1,
+        progress: Progress | None = None,
+    ) -> dict[str, float]:
+        """Return each metric, its ``<metric>_stderr``, and ``n``, over a split's first ``limit`` examples."""
+        ...
+
+
+def make_task(spec: TaskSpec, processor: Any, registry: Registry) -> Task:
+    """The task that a recipe names, with its own settings checked.
+
+    Raises:
+        DataError: if no such task is installed, or its data or processor does not fit.
+    """
+    if spec.name not in registry.tasks:
+        raise DataError(f"{registry.explain_missing('tasks', spec.name)}.")
+    task_class = registry.tasks[spec.name]
+    return task_class(task_class.Config.model_validate(spec.options), processor)

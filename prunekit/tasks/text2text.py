@@ -1,0 +1,202 @@
+"""Text-to-text tasks: pairs become token ids, answers come in batches of similar length and are scored."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from prunekit.errors import DataError
+from prunekit.progress import Progress
+from prunekit.tasks.base import Metric, Split
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+IGNORED_LABEL = -100
+CHUNK = 256
+
+
+class TextPair(NamedTuple):
+    """A source text and its references; the first reference is the one trained on."""
+
+    source: str
+    references: tuple[str, ...]
+
+
+class TextExample(NamedTuple):
+    """A tokenised pair: ids of the source and of the first reference, each with its end token."""
+
+    input_ids: list[int]
+    labels: list[int]
+    references: tuple[str, ...]
+
+
+class Text2TextTask(ABC):
+    """Shared half of the tasks whose examples are text pairs; answers come from ``generate``.
+
+    Works with every encoder-decoder that takes ``input_ids``, ``attention_mask`` and ``labels``.
+
+    Args:
+        tokenizer: encodes sources and targets alike, adds the end token, and has a padding token.
+    """
+
+    family: ClassVar[str] = "text2text"
+    name: ClassVar[str]
+    splits: ClassVar[tuple[Split, ...]]
+    metrics: ClassVar[tuple[Metric, ...]]
+    max_new_tokens: int
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self._examples: dict[Split, list[TextExample]] = {}
+
+    @abstractmethod
+    def pairs(self, split: Split) -> list[TextPair]:
+        """Return the pairs of one of ``splits``, in an order in which any first N are a fair sample."""
+
+    def examples(self, split: Split) -> Sequence[TextExample]:
+        """Return the tokenised examples of a split, which are kept after the first call.
+
+        Raises:
+            DataError: if the task has no such split; the text names those it has.
+        """
+        if split not in self.splits:
+            raise DataError(f"Task {self.name} has no split {split!r}; use one of: {', '.join(self.splits)}.")
+        if split not in self._examples:
+            self._examples[split] = self._tokenize(self.pairs(split))
+        return self._examples[split]
+
+    def lengths(self, split: Split) -> list[int]:
+        """Return the source tokens of each example, end token included, in the order of ``examples``."""
+        return [len(example.input_ids) for example in self.examples(split)]
+
+    def collate(self, examples: Sequence[TextExample]) -> dict[str, Tensor]:
+        """Return a batch: ``input_ids`` and ``attention_mask`` ``[B, S]``, ``labels`` ``[B, T]``, all int64.
+
+        S and T are the longest of the batch; ``labels`` are padded with -100, which the loss ignores.
+        """
+        labels = [torch.tensor(example.labels) for example in examples]
+        return {**self._inputs(examples), "labels": pad_sequence(labels, True, IGNORED_LABEL)}
+
+    def predict(
+        self,
+        model: PreTrainedModel,
+        examples: Sequence[TextExample],
+        *,
+        batch_size: int,
+        num_beams: int = 1,
+        progress: Progress | None = None,
+    ) -> list[str]:
+        """Return the decoded answer to each example, in the order given, special tokens left out.
+
+        The model generates in evaluation mode, without sampling, and is handed back in the mode it came in.
+
+        Raises:
+            DataError: if the tokenizer has more tokens than the model's vocabulary.
+        """
+        self._check_vocabulary(model)
+        # The longest first: a batch that is too large for the memory fails at once, not after an hour.
+        order = sorted(range(len(examples)), key=lambda index: -len(examples[index].input_ids))
+        answers = [""] * len(examples)
+        bars = progress or Progress(quiet=True)
+        with _evaluation_mode(model), bars.task(f"Evaluating {self.name}", total=len(examples)) as advance:
+            for start in range(0, len(order), batch_size):
+                chosen = order[start : start + batch_size]
+                texts = self._generate(model, [examples[index] for index in chosen], num_beams)
+                for index, text in zip(chosen, texts, strict=True):
+                    answers[index] = text
+                advance(len(chosen))
+        return answers
+
+    def evaluate(
+        self,
+        model: PreTrainedModel,
+        split: Split,
+        *,
+        batch_size: int,
+        limit: int | None = None,
+        num_beams: int = 1,
+        progress: Progress | None = None,
+    ) -> dict[str, float]:
+        """Return each metric, its ``<metric>_stderr``, and the number of examples ``n``.
+
+        Args:
+            model: encoder-decoder whose vocabulary fits the tokenizer, on any device.
+            split: one of ``splits``.
+            batch_size: examples generated at once.
+            limit: score the first so many examples of the split; all by default.
+            num_beams: beams of the search; 1 is greedy.
+            progress: where to draw a bar; nowhere by default.
+
+        Raises:
+            DataError: if the task has no such split, or the vocabularies do not fit.
+        """
+        examples = self.examples(split)[:limit]
+        answers = self.predict(model, examples, batch_size=batch_size, num_beams=num_beams, progress=progress)
+        references = [example.references for example in examples]
+        results: dict[str, float] = {}
+        for metric in self.metrics:
+            results[metric.name], results[f"{metric.name}_stderr"] = metric.function(answers, references)
+        return {**results, "n": len(examples)}
+
+    def _tokenize(self, pairs: Sequence[TextPair]) -> list[TextExample]:
+        sources = self._ids([pair.source for pair in pairs])
+        targets = self._ids([pair.references[0] for pair in pairs])
+        return [
+            TextExample(source, target, pair.references)
+            for source, target, pair in zip(sources, targets, pairs, strict=True)
+        ]
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        ids: list[list[int]] = []
+        # One call for all keeps every encoding alive at once, and takes twice as long for 100k words.
+        for start in range(0, len(texts), CHUNK):
+            chunk = texts[start : start + CHUNK]
+            ids += self.tokenizer(chunk, return_attention_mask=False)["input_ids"]
+        return ids
+
+    def _inputs(self, examples: Sequence[TextExample]) -> dict[str, Tensor]:
+        ids = [torch.tensor(example.input_ids) for example in examples]
+        return {
+            "input_ids": pad_sequence(ids, True, self.tokenizer.pad_token_id),
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], True),
+        }
+
+    @torch.inference_mode()
+    def _generate(self, model: PreTrainedModel, examples: Sequence[TextExample], num_beams: int) -> list[str]:
+        inputs = {name: tensor.to(model.device) for name, tensor in self._inputs(examples).items()}
+        answers = model.generate(
+            **inputs,
+            max_new_tokens=self.max_new_tokens,
+            num_beams=num_beams,
+            do_sample=False,
+            # The tokenizer's, as a model built from a bare config has its architecture's defaults.
+            eos_token_id=self.tokenizer.eos_token_id,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+        return cast("list[str]", self.tokenizer.batch_decode(answers, skip_special_tokens=True))
+
+    def _check_vocabulary(self, model: PreTrainedModel) -> None:
+        if len(self.tokenizer) > model.config.vocab_size:
+            raise DataError(
+                f"Task {self.name}: the tokenizer has {len(self.tokenizer)} tokens, but the model's "
+                f"vocabulary only {model.config.vocab_size}. Use the model's tokenizer, or raise vocab_size."
+            )
+
+
+@contextmanager
+def _evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
+    """Put the model into evaluation mode; afterwards each module goes back to the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

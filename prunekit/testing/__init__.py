@@ -1,0 +1,1 @@
+"""Help for testing methods and adapters."""

@@ -1,0 +1,46 @@
+"""Recovery: training the pruned model after surgery."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from prunekit.training.distill import logit_kl
+from prunekit.training.loop import Batch, Loss, task_loss
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from prunekit.recipe import RecoverSpec
+    from prunekit.tasks.base import Task
+    from prunekit.training.loop import FitResult, Trainer
+
+IGNORED = -100
+
+
+def recover(
+    pruned: PreTrainedModel, dense: PreTrainedModel, task: Task, spec: RecoverSpec, trainer: Trainer
+) -> FitResult:
+    """Train ``pruned`` in place on the task's loss, and on the dense model's predictions if asked to."""
+    loss = task_loss(pruned)
+    if spec.distill is not None and spec.distill.logits:
+        dense.to(trainer.device).eval()
+        loss = _distilling(loss, pruned, dense, spec.distill.logits, spec.distill.temperature)
+    return trainer.fit("recover", pruned, task, spec, loss)
+
+
+def _distilling(
+    task: Loss, pruned: PreTrainedModel, dense: PreTrainedModel, weight: float, temperature: float
+) -> Loss:
+    def loss(batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        output = pruned(**batch)
+        with torch.no_grad():
+            expected = dense(**batch).logits
+        per_token = output.logits.ndim == batch["labels"].ndim + 1 and batch["labels"].ndim == 2
+        counted = batch["labels"] != IGNORED if per_token else torch.ones_like(expected[..., 0])
+        term = logit_kl(output.logits, expected, counted, temperature=temperature)
+        return output.loss + weight * term, {"task": output.loss, "distill": term}
+
+    return loss
