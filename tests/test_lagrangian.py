@@ -1,0 +1,141 @@
+from itertools import pairwise
+
+import pytest
+import torch
+
+from prunekit.training.l0 import (
+    CLOSING_LOGIT,
+    ExpectedSize,
+    L0Masks,
+    Lagrangian,
+    SublayerCost,
+    steps_to_reach,
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    # Thousands of tiny operations: on a busy machine, waiting for a second thread costs more than the work.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def t5_base(*, stacks=("encoder", "decoder"), sublayer_masks=True):
+    """Groups and costs of t5-base: width 768, 12 heads of 64, 3072 neurons, 12 blocks in each stack."""
+    groups, costs = {}, []
+    for stack in stacks:
+        attentions = ("self_attn",) if stack == "encoder" else ("self_attn", "cross_attn")
+        if sublayer_masks:
+            groups |= {f"{stack}.{name}": (12, "sublayer") for name in (*attentions, "ffn")}
+        for block in range(12):
+            for name in (*attentions, "ffn"):
+                size, kind, cost = (3072, "neuron", 2 * 768) if name == "ffn" else (12, "head", 4 * 768 * 64)
+                group = f"{stack}.{block}.{name}.{kind}s"
+                groups[group] = (size, kind)
+                entry = (f"{stack}.{name}", block) if sublayer_masks else None
+                costs.append(SublayerCost(group, size, cost, sublayer=entry))
+    return groups, costs
+
+
+@pytest.mark.parametrize(
+    ("stacks", "sublayer_masks", "total", "start"),
+    [(("encoder",), False, 84_934_656, 0.112), (("encoder", "decoder"), True, 198_180_864, 0.0961)],
+)
+def test_t5_base_has_the_published_size_and_initial_sparsity(stacks, sublayer_masks, total, start):
+    groups, costs = t5_base(stacks=stacks, sublayer_masks=sublayer_masks)
+    size = ExpectedSize(costs)
+    assert size.total == total
+    masks = L0Masks(groups, generator=torch.Generator().manual_seed(0))
+    assert size.sparsity(masks.probabilities()).item() == pytest.approx(start, abs=5e-4)
+
+
+def pursue(target, *, steps, warmup, rate=0.01, state=None, first=0):
+    """Train masks on the constraint alone: sparsity and lambda_2 of each step, the state, the masks."""
+    groups, costs = t5_base(stacks=("encoder",))
+    masks, size = L0Masks(groups, generator=torch.Generator().manual_seed(0)), ExpectedSize(costs)
+    lagrangian = Lagrangian(target, warmup)
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": masks.parameters(), "lr": rate},
+            {"params": lagrangian.parameters(), "lr": rate, "maximize": True},
+        ],
+        weight_decay=0.0,
+    )
+    parts = (masks, lagrangian, optimiser)
+    for part, saved in zip(parts, state or (), strict=False):
+        part.load_state_dict(saved)
+    sparsities, lambda_2 = [], []
+    for step in range(first, steps):
+        sparsity = size.sparsity(masks.probabilities())
+        lagrangian.penalty(sparsity, step).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        masks.clamp_()
+        sparsities.append(sparsity.item())
+        lambda_2.append(lagrangian.lambda_2.item())
+    return sparsities, lambda_2, [part.state_dict() for part in parts], masks
+
+
+@pytest.mark.parametrize("target", [0.3, 0.6, 0.9, 0.95])
+def test_sparsity_settles_on_the_target(target):
+    sparsities, lambda_2, _, _ = pursue(target, steps=1301, warmup=1000)
+    assert abs(sparsities[1300] - target) <= 0.005
+    assert all(later >= earlier for earlier, later in pairwise(lambda_2))
+    assert lambda_2[-1] > 1
+
+
+def test_resumed_pursuit_follows_the_same_trajectory():
+    whole, _, _, _ = pursue(0.6, steps=60, warmup=40, rate=0.1)
+    _, _, state, _ = pursue(0.6, steps=25, warmup=40, rate=0.1)
+    rest, _, _, _ = pursue(0.6, steps=60, warmup=40, rate=0.1, state=state, first=25)
+    assert rest == whole[25:]
+
+
+@pytest.mark.parametrize(
+    ("step", "target"), [(0, 0.1), (1, 0.105), (50, 0.35), (99, 0.595), (100, 0.6), (10**6, 0.6)]
+)
+def test_target_rises_linearly_and_then_stands(step, target):
+    assert Lagrangian(0.6, 100, start=0.1).target_at(step) == pytest.approx(target)
+
+
+def test_without_warmup_the_target_stands_at_once():
+    assert Lagrangian(0.6, 0).target_at(0) == 0.6
+
+
+def test_penalty_of_a_case_worked_by_hand():
+    lagrangian = Lagrangian(0.5, 10)
+    with torch.no_grad():
+        lagrangian.lambda_1.fill_(-2.0)
+        lagrangian.lambda_2.fill_(3.0)
+    sparsity = torch.tensor(0.4, requires_grad=True)
+    penalty = lagrangian.penalty(sparsity, 4)  # target 0.2, gap 0.2: -2 * 0.2 + 3 * 0.04
+    penalty.backward()
+    assert penalty.item() == pytest.approx(-0.28)
+    assert sparsity.grad.item() == pytest.approx(-2 + 2 * 3 * 0.2)
+    assert (lagrangian.lambda_1.grad.item(), lagrangian.lambda_2.grad.item()) == pytest.approx((0.2, 0.04))
+
+
+def test_multipliers_start_at_zero():
+    assert Lagrangian(0.5, 10).penalty(torch.tensor(0.1), 5).item() == 0
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.01])
+def test_no_mask_closes_before_the_fewest_steps_and_some_close_soon_after(rate):
+    fewest = steps_to_reach(rate)
+    for steps, closes in ((fewest - 1, False), (round(1.15 * fewest), True)):
+        _, _, _, masks = pursue(0.95, steps=steps, warmup=0, rate=rate)
+        heads = torch.cat([masks.log_alpha(f"encoder.{i}.self_attn.heads") for i in range(12)])
+        assert bool((heads < CLOSING_LOGIT).any()) is closes
+
+
+def test_steps_to_reach_shrinks_with_the_distance():
+    assert steps_to_reach(0.01, initial_logit=0.0) < steps_to_reach(0.01)
+    assert steps_to_reach(0.01, initial_logit=-2.0) == 0
+
+
+def test_one_learning_rate_is_the_first_step():
+    # Adam's first step is one learning rate whatever the gradient: from just above, one step closes.
+    assert steps_to_reach(0.1, initial_logit=CLOSING_LOGIT + 0.0999) == 1
+    assert steps_to_reach(0.1, initial_logit=CLOSING_LOGIT + 0.1001) == 2
