@@ -24,6 +24,7 @@ from prunekit.pruning.target import PrunableModel, find_adapter
 from prunekit.pruning.verify import reload_difference, verify
 from prunekit.recipe import (
     EvaluateSpec,
+    MethodEntry,
     Recipe,
     ResolvedMethod,
     SpeedSpec,
@@ -63,8 +64,7 @@ def run(
     recovered = job.folder.stage("recover", job.recover)
     quality = job.folder.stage("quality", job.quality)
     speed = job.folder.stage("speed", job.speed)
-    report = job.report(planned, recovered, quality, speed)
-    report = job.folder.stage("report", lambda: report)
+    report = job.folder.stage("report", lambda: job.report(planned, recovered, quality, speed))
     write_text(out / "report.md", render_markdown(report))
     return report
 
@@ -75,14 +75,14 @@ class _Job:
     def __init__(
         self, recipe: Recipe, method: ResolvedMethod, out: Path, registry: Registry, progress: Progress
     ) -> None:
-        self.recipe, self.method, self.out, self.progress = recipe, method, out, progress
+        self.recipe, self.method, self.out, self.progress = _single(recipe, method), method, out, progress
         self.name = str(recipe.model)
         self.processor = load_processor(self.name)
         self.task: Task = make_task(recipe.task, self.processor, registry)
         model = load_model(self.name)
         self.dense = PrunableModel(model, find_adapter(model, registry.adapters))
         self.distribution = registry.origins["methods"][method.method_class.info.name].distribution
-        self.folder = RunFolder(out, f"# label: {method.label}\n{dump_recipe(recipe)}")
+        self.folder = RunFolder(out, dump_recipe(self.recipe))
         self.device = Trainer(out, method.train).device
 
     def prune(self) -> dict[str, Any]:
@@ -173,8 +173,8 @@ class _Job:
         plan = PruningPlan.load(self.out / "plan.json")
         saved = PrunableModel(self._saved(), self.dense.adapter)
         environment = environment_record()
-        stages = {"plan_s": planned.pop("plan_s"), "recover_s": recovered["recover_s"]}
-        stages |= {"evaluate_s": quality.pop("evaluate_s"), "speed_s": speed.pop("speed_s")}
+        results = {**planned, **recovered, **quality, **speed}
+        stages = {name: results[name] for name in ("plan_s", "recover_s", "evaluate_s", "speed_s")}
         return {
             "format": FORMAT,
             "prunekit_version": environment["prunekit"],
@@ -187,9 +187,9 @@ class _Job:
             "requested": self.method.budget.model_dump(),
             "achieved": {**plan.achieved, "macs": macs(self.dense, saved, self.task)},
             "structure": structure_rows(self.dense, plan),
-            "quality": quality,
-            "speed": speed,
-            "verify": {**planned, "reload_max_abs": recovered["reload_max_abs"]},
+            "quality": _without(quality, "evaluate_s"),
+            "speed": _without(speed, "speed_s"),
+            "verify": {**_without(planned, "plan_s"), "reload_max_abs": recovered["reload_max_abs"]},
             "stages": stages,
             "auto_class": auto_class_name(saved.model),
             "warnings": _warnings(self.method, recovered),
@@ -202,6 +202,17 @@ class _Job:
 
     def _batch(self, size: int) -> dict[str, torch.Tensor]:
         return self.task.collate(self.task.examples("validation")[:size])
+
+
+def _without(values: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name != key}
+
+
+def _single(recipe: Recipe, method: ResolvedMethod) -> Recipe:
+    """The recipe of this run alone: one method, every override settled."""
+    entry = {"method": method.method_class.info.name, **method.config.model_dump(mode="json")}
+    settled = {"budget": method.budget, "train": method.train, "recover": method.recover}
+    return recipe.model_copy(update={**settled, "methods": {method.label: MethodEntry.model_validate(entry)}})
 
 
 def _warnings(method: ResolvedMethod, recovered: dict[str, Any]) -> list[str]:

@@ -50,7 +50,6 @@ class TrainSpec(_Section):
     )
     eval_every: int | None = Field(None, ge=1, description="steps between evaluations; none by default")
     checkpoint_every: int = Field(500, ge=1, description="steps between resumable checkpoints")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability given to the other labels")
 
 
 class DistillSpec(_Section):

@@ -24,6 +24,8 @@ class RunFolder:
         path: the folder; made if need be.
         recipe: the resolved recipe as text, label included; it identifies the run.
 
+    A folder whose run failed before it produced anything is taken over.
+
     Raises:
         RunFolderError: if the folder holds another run or other files; nothing in it is touched.
     """
@@ -35,7 +37,8 @@ class RunFolder:
         if path.is_file():
             raise RunFolderError(f"{path} is a file. Give another folder with --out.")
         if own.is_file():
-            if own.read_text() != recipe:
+            started = any(entry.name != own.name for entry in path.iterdir())
+            if started and own.read_text() != recipe:
                 raise RunFolderError(
                     f"{path} already holds a different run (its recipe.yaml is not this run's). "
                     "Give another folder with --out, or delete that one."

@@ -237,8 +237,8 @@ def _graft(result: PreTrainedModel, source: PreTrainedModel) -> None:
     for path, module in result.named_modules():
         module._parameters.update(modules[path]._parameters)
         module._buffers.update(modules[path]._buffers)
-    left = [n for n, t in (*result.named_parameters(), *result.named_buffers()) if t.device.type == "meta"]
+    left = set(result.state_dict()) ^ set(source.state_dict())
     if left:
-        raise CheckpointError(f"surgery left tensors without values: {', '.join(left)}.")
+        raise CheckpointError(f"surgery and record disagree about {', '.join(sorted(left))}.")
     # A checkpoint whose head was not tied to its embedding must stay so when saved.
     result.all_tied_weights_keys = dict(source.all_tied_weights_keys)

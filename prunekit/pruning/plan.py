@@ -93,7 +93,7 @@ class PruningPlan(BaseModel):
             group = groups.get(name)
             if group is None:
                 hint = prunekit.suggest.did_you_mean(name, groups)
-                raise PlanError(f"the plan names the group {name!r}, which this model does not have{hint}.")
+                raise PlanError(f"the plan names the group {name!r}, which this model does not have{hint}")
             if list(kept) != sorted(set(kept)):
                 raise PlanError(f"{name}: kept indices must be sorted and unique, found {_short(kept)}.")
             if kept and not (kept[0] >= 0 and kept[-1] < group.size):
