@@ -55,11 +55,19 @@ def finetune(
             primary = found[task.primary_metric]
             return Assessment(found, rank=(primary if task.higher_is_better else -primary,))
 
-        result = trainer.fit("finetune", model, task, recipe.train, task_loss(model), assess=assess)
+        result = trainer.fit(
+            "finetune",
+            model,
+            task,
+            recipe.train,
+            task_loss(model),
+            assess=assess,
+            assess_every=recipe.train.eval_every,
+        )
         started = time.perf_counter()
         quality = task.evaluate(
             model,
-            recipe.evaluate.split,  # type: ignore[arg-type]
+            recipe.evaluate.split,
             batch_size=recipe.evaluate.batch_size,
             limit=recipe.evaluate.limit,
             num_beams=recipe.evaluate.num_beams,

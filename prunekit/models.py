@@ -78,7 +78,8 @@ def load_model(name: str) -> PreTrainedModel:
     try:
         model_class = _model_class(AutoConfig.from_pretrained(source))
         with _no_bars():
-            model = model_class.from_pretrained(source, dtype=torch.float32)
+            # Other weight files are pickles, which run code when read.
+            model = model_class.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{name} cannot be loaded: {error}") from error
     return model.eval()

@@ -35,7 +35,8 @@ from prunekit.recipe import (
 from prunekit.reports.run import render_markdown
 from prunekit.runfolder import RunFolder, sha256
 from prunekit.tasks.base import Task, make_task
-from prunekit.training.loop import Trainer, total_steps
+from prunekit.training.batches import total_steps
+from prunekit.training.loop import Trainer
 from prunekit.training.recover import recover
 
 if TYPE_CHECKING:
@@ -83,16 +84,16 @@ class _Job:
         self.dense = PrunableModel(model, find_adapter(model, registry.adapters))
         self.distribution = registry.origins["methods"][method.method_class.info.name].distribution
         self.folder = RunFolder(out, dump_recipe(self.recipe))
-        self.device = Trainer(out, method.train).device
+        self.trainer = Trainer(out, method.train, seed=recipe.seed, progress=progress)
+        self.device = self.trainer.device
 
     def prune(self) -> dict[str, Any]:
         """Plan, cut, check that the cut model is the masked one, and save it."""
-        method, recipe = self.method, self.recipe
+        method = self.method
         started = time.perf_counter()
         target = self.dense.copy()
         target.model.to(self.device)
-        trainer = Trainer(self.out, method.train, seed=recipe.seed, progress=self.progress)
-        chosen = method.method_class(method.config).plan(target, self.task, method.budget, trainer)
+        chosen = method.method_class(method.config).plan(target, self.task, method.budget, self.trainer)
         plan = chosen.model_copy(
             update={
                 "model_type": self.dense.adapter.model_type,
@@ -115,8 +116,7 @@ class _Job:
         """Train what is left, and save the model that everything after this loads."""
         started = time.perf_counter()
         model = load_model(str(self.out / "checkpoints" / "pruned"))
-        trainer = Trainer(self.out, self.method.recover, seed=self.recipe.seed + 1, progress=self.progress)
-        result = recover(model, self.dense.model, self.task, self.method.recover, trainer)
+        result = recover(model, self.dense.model, self.task, self.method.recover, self.trainer)
         final = self.out / "model"
         save_model(model, self.processor, final)
         difference = reload_difference(model, load_model(str(final)), self._batch(8))
@@ -133,7 +133,7 @@ class _Job:
         found = {
             name: task.evaluate(
                 model.to(self.device),
-                spec.split,  # type: ignore[arg-type]
+                spec.split,
                 batch_size=spec.batch_size,
                 limit=spec.limit,
                 num_beams=spec.num_beams,
@@ -261,7 +261,7 @@ def evaluate(
     loaded = load_model(model)
     found = make_task(task, load_processor(model), registry).evaluate(
         loaded.to(_device()),
-        spec.split,  # type: ignore[arg-type]
+        spec.split,
         batch_size=spec.batch_size,
         limit=spec.limit,
         num_beams=spec.num_beams,

@@ -24,6 +24,7 @@ from prunekit.recipe_models import (
     Recipe,
     RecoverSpec,
     SpeedSpec,
+    StageSpec,
     TaskSpec,
     TrainSpec,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "RecoverSpec",
     "ResolvedMethod",
     "SpeedSpec",
+    "StageSpec",
     "TaskSpec",
     "TrainSpec",
     "dump_recipe",

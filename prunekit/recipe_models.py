@@ -33,23 +33,30 @@ class BudgetSpec(_Section):
     )
 
 
-class TrainSpec(_Section):
-    """How the method trains, where it trains at all."""
+class StageSpec(_Section):
+    """What every training stage is told."""
 
     epochs: float = Field(1.0, gt=0, description="passes over the training data")
-    max_steps: int | None = Field(None, ge=1, description="optimizer steps at which to stop, if sooner")
-    batch_size: int = Field(64, ge=1, description="examples a step")
+    max_steps: int | None = Field(None, ge=1, description="optimizer steps, in place of epochs")
+    batch_size: int = Field(64, ge=1, description="examples a batch")
     learning_rate: float = Field(3e-4, gt=0, description="peak learning rate of the weights")
-    mask_learning_rate: float = Field(0.1, gt=0, description="learning rate of masks and multipliers")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay of the weights")
-    warmup_ratio: float = Field(0.0, ge=0, le=1, description="share of the steps that warm up")
+    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the steps that warm up")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     gradient_accumulation: int = Field(1, ge=1, description="batches a step")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="number format of the forward pass"
+        "auto", description="number format of the forward pass; auto is bf16 on a GPU that has it"
     )
-    eval_every: int | None = Field(None, ge=1, description="steps between evaluations; none by default")
     checkpoint_every: int = Field(500, ge=1, description="steps between resumable checkpoints")
+
+
+class TrainSpec(StageSpec):
+    """How the method trains, where it trains at all; also how `finetune` trains."""
+
+    mask_learning_rate: float = Field(0.1, gt=0, description="learning rate of masks and multipliers")
+    eval_every: int | None = Field(
+        None, ge=1, description="steps between evaluations that choose the best state; at the end by default"
+    )
 
 
 class DistillSpec(_Section):
@@ -59,7 +66,7 @@ class DistillSpec(_Section):
     temperature: float = Field(1.0, gt=0, description="divides the logits on both sides")
 
 
-class RecoverSpec(TrainSpec):
+class RecoverSpec(StageSpec):
     """The training after pruning."""
 
     distill: DistillSpec | None = Field(

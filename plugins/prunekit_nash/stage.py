@@ -11,7 +11,8 @@ from prunekit.errors import BudgetError, TrainingError
 from prunekit.pruning.budget import keep_by_score
 from prunekit.pruning.cost import sparsity
 from prunekit.training import l0
-from prunekit.training.loop import Assessment, Batch, ParameterGroup, Trainer, total_steps
+from prunekit.training.batches import total_steps
+from prunekit.training.loop import Assessment, Batch, ParameterGroup, Trainer
 from prunekit_nash.config import NashConfig
 
 if TYPE_CHECKING:
@@ -91,17 +92,24 @@ class MaskTraining:
             modules={"masks": self.masks, "lagrangian": self.lagrangian},
             after_step=lambda step: self.masks.clamp_(),
             assess=self._assess,
+            assess_every=spec.eval_every,
         )
+        masks = self.final_masks()
         if result.best_step is None:
-            reached = self.expected_sparsity()
-            raise TrainingError(
-                f"nash: the encoder's sparsity ended at {reached:.4f}; the target is "
-                f"{self.budget.sparsity:g} within {self.config.sparsity_tolerance:g}, and no evaluation "
-                f"after the warm-up (step {self.warmup} of {self.steps}) was inside. Train longer "
-                f"(train.epochs), raise train.mask_learning_rate (now {rate:g}), shorten sparsity_warmup "
-                f"(now {self.config.sparsity_warmup:g}), or evaluate more often (train.eval_every)."
-            )
-        return {name: mask.cpu() for name, mask in self.final_masks().items()}
+            raise TrainingError(self._missed(self._learned(masks)))
+        return {name: mask.cpu() for name, mask in masks.items()}
+
+    def _missed(self, reached: float) -> str:
+        wanted, rate = self.budget.sparsity, self.trainer.spec.mask_learning_rate
+        return (
+            f"nash: the encoder's sparsity ended at {reached:.4f}, {abs(reached - wanted):.4f} "
+            f"{'above' if reached > wanted else 'below'} the target of {wanted:g} and outside the tolerance "
+            f"of {self.config.sparsity_tolerance:g}, and no evaluation after the warm-up (step {self.warmup} "
+            f"of {self.steps}) was inside it. Train longer (train.epochs), raise train.mask_learning_rate "
+            f"(now {rate:g}), shorten sparsity_warmup (now {self.config.sparsity_warmup:g}), or evaluate "
+            "more often (train.eval_every)."
+            + ("" if self.config.snap_to_budget else " With snap_to_budget the cut meets it to one unit.")
+        )
 
     def _check_reachable(self) -> None:
         with torch.no_grad():
@@ -163,11 +171,16 @@ class MaskTraining:
             found = self.task.evaluate(
                 self.student.model, "validation", batch_size=128, limit=self.config.validation_limit
             )
-        keep = {name: mask.nonzero().flatten().tolist() for name, mask in masks.items()}
-        realised = sparsity(self.costs, self.student.structure, keep)
-        # Snapping may close a small gap; it must not hide that the masks never learned the target.
-        learned = self.expected_sparsity() if self.config.snap_to_budget else realised
-        eligible = abs(learned - self.budget.sparsity) <= self.config.sparsity_tolerance
+        realised = self._realised(masks)
+        eligible = abs(self._learned(masks) - self.budget.sparsity) <= self.config.sparsity_tolerance
         primary = found[self.task.primary_metric]
         rank = (primary if self.task.higher_is_better else -primary, realised)
         return Assessment({**found, "realised_sparsity": realised}, eligible, rank)
+
+    def _realised(self, masks: dict[str, Tensor]) -> float:
+        keep = {name: mask.nonzero().flatten().tolist() for name, mask in masks.items()}
+        return sparsity(self.costs, self.student.structure, keep)
+
+    def _learned(self, masks: dict[str, Tensor]) -> float:
+        # Snapping may close a small gap; it must not hide that the masks never learned the target.
+        return self.expected_sparsity() if self.config.snap_to_budget else self._realised(masks)

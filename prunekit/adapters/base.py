@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -78,6 +78,24 @@ class Structure:
     stacks: Mapping[str, Stack]
     sublayers: Mapping[str, Sublayer]
     groups: Mapping[str, UnitGroup]
+
+    def dead(self, keep: Mapping[str, Sequence[int]]) -> set[str]:
+        """Names of sublayers of which nothing is left: without a unit, removed whole, or in a removed block.
+
+        Args:
+            keep: for each group the indices that stay; absent groups stay whole.
+        """
+        names = set()
+        for sub in self.sublayers.values():
+            whole = keep.get(sublayer_group(sub.stack, sub.role))
+            blocks = keep.get(block_group(sub.stack))
+            if (
+                len(keep.get(sub.units.name, (0,))) == 0
+                or (whole is not None and sub.block not in whole)
+                or (blocks is not None and sub.block not in blocks)
+            ):
+                names.add(sub.name)
+        return names
 
 
 @dataclass(frozen=True)

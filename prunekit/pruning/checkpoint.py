@@ -16,7 +16,7 @@ import torch
 
 from prunekit.adapters.base import Adapter, Structure
 from prunekit.errors import CheckpointError
-from prunekit.pruning.surgery import cut, dead_sublayers
+from prunekit.pruning.surgery import cut
 from prunekit.pruning.units import Sublayer, block_group
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def make_record(structure: Structure, keep: Mapping[str, Sequence[int]], previou
         keep: the plan's kept indices.
         previous: that model's own record, if it was pruned before.
     """
-    dead = dead_sublayers(structure, keep)
+    dead = structure.dead(keep)
     stacks: dict[str, list[dict[str, Any]]] = {}
     for name, stack in structure.stacks.items():
         stacks[name] = []

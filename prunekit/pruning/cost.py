@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from prunekit.adapters.base import Adapter, Structure
-from prunekit.pruning.surgery import dead_sublayers
 from prunekit.pruning.units import Sublayer, in_scope
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ def scoped(
 
 def kept_units(structure: Structure, keep: Keep) -> dict[str, int]:
     """Units left in each sublayer; 0 where it, its block or all its units are gone."""
-    dead = dead_sublayers(structure, keep)
+    dead = structure.dead(keep)
     return {
         name: 0 if name in dead else len(keep.get(sub.units.name, range(sub.units.size)))
         for name, sub in structure.sublayers.items()

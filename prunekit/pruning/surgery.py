@@ -8,28 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from prunekit.adapters.base import Adapter, Structure, find_module
+from prunekit.adapters.base import Adapter, find_module
 from prunekit.pruning.units import Sublayer, block_group, sublayer_group
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Keep = Mapping[str, Sequence[int]]
-
-
-def dead_sublayers(structure: Structure, keep: Keep) -> set[str]:
-    """Names of sublayers of which nothing is left: removed whole, without a unit, or in a removed block."""
-    dead = set()
-    for sub in structure.sublayers.values():
-        whole = keep.get(sublayer_group(sub.stack, sub.role))
-        blocks = keep.get(block_group(sub.stack))
-        if (
-            len(keep.get(sub.units.name, (0,))) == 0
-            or (whole is not None and sub.block not in whole)
-            or (blocks is not None and sub.block not in blocks)
-        ):
-            dead.add(sub.name)
-    return dead
 
 
 def cut(
@@ -49,7 +34,7 @@ def cut(
     structure = adapter.structure(model)
     base = model.base_model
     shared = adapter.shared(base)
-    dead = dead_sublayers(structure, keep)
+    dead = structure.dead(keep)
     blocks = {name: list(model.get_submodule(stack.blocks)) for name, stack in structure.stacks.items()}
     tables = {(s.name, t.role): t for s in adapter.stacks for t in s.sublayers}
     for sub in structure.sublayers.values():

@@ -8,7 +8,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING
 
 from prunekit.adapters.base import Adapter, Structure
-from prunekit.errors import UnsupportedModelError
+from prunekit.errors import BudgetError, UnsupportedModelError
 from prunekit.pruning import checkpoint, cost
 from prunekit.pruning.masks import masked
 from prunekit.pruning.plan import PruningPlan
@@ -82,8 +82,20 @@ class PrunableModel:
         return PrunableModel(deepcopy(self.model), self.adapter)
 
     def parameter_costs(self, scope: Iterable[str] = ()) -> dict[str, cost.SublayerCost]:
-        """Parameters of the sublayers in scope."""
-        return cost.scoped(cost.parameter_costs(self.model, self.structure), self.structure, list(scope))
+        """Parameters of the sublayers in scope.
+
+        Raises:
+            BudgetError: if the scope has patterns and none matches.
+        """
+        patterns, every = list(scope), cost.parameter_costs(self.model, self.structure)
+        found = cost.scoped(every, self.structure, patterns)
+        if patterns and not found:
+            example = next(iter(self.structure.sublayers.values())).units.name
+            raise BudgetError(
+                f"the budget's scope {patterns} matches no heads or neurons. Write patterns for names such "
+                f"as {example}; `prunekit adapters show {self.adapter.name}` prints them all."
+            )
+        return found
 
 
 def find_adapter(model: PreTrainedModel, adapters: Mapping[str, Adapter]) -> Adapter:

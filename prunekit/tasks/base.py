@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from prunekit.errors import DataError
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from prunekit.progress import Progress
     from prunekit.recipe import TaskSpec
 
-Split = Literal["train", "validation", "test"]
+Split = str
+"""``train``, ``validation`` or ``test``; a task may have fewer."""
 
 
 class MetricValue(NamedTuple):

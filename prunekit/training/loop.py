@@ -19,9 +19,10 @@ from torch.utils.data import DataLoader
 from prunekit.errors import TrainingError
 from prunekit.progress import Progress
 from prunekit.training import checkpoints
+from prunekit.training.batches import bucketed_batches, total_steps
 
 if TYPE_CHECKING:
-    from prunekit.recipe import TrainSpec
+    from prunekit.recipe import StageSpec, TrainSpec
     from prunekit.tasks.base import Task
 
 Batch = dict[str, Tensor]
@@ -70,25 +71,6 @@ class FitResult:
     figures: dict[str, float] = field(default_factory=dict)
 
 
-def bucketed_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
-    """Indices of one epoch's batches: shuffled, examples of like length together to save padding."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order = torch.randperm(len(lengths), generator=generator).tolist()
-    pool = batch_size * 50
-    batches: list[list[int]] = []
-    for start in range(0, len(order), pool):
-        bucket = sorted(order[start : start + pool], key=lambda index: lengths[index])
-        batches += [bucket[i : i + batch_size] for i in range(0, len(bucket), batch_size)]
-    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
-
-
-def total_steps(examples: int, spec: TrainSpec) -> int:
-    """Update steps that ``spec`` asks for on a training split of ``examples``."""
-    per_epoch = math.ceil(examples / spec.batch_size)
-    steps = math.ceil(spec.epochs * per_epoch / spec.gradient_accumulation)
-    return steps if spec.max_steps is None else min(steps, spec.max_steps)
-
-
 def use_bf16(precision: str, device: torch.device) -> bool:
     """Whether to train under bfloat16 autocast: if asked for, or ``auto`` on a GPU that has it."""
     if precision == "auto":
@@ -120,13 +102,14 @@ class Trainer:
         stage: str,
         model: nn.Module,
         task: Task,
-        spec: TrainSpec,
+        spec: StageSpec,
         loss: Loss,
         *,
         groups: Sequence[ParameterGroup] = (),
         modules: Mapping[str, nn.Module] | None = None,
         after_step: Callable[[int], None] | None = None,
         assess: Callable[[int], Assessment] | None = None,
+        assess_every: int | None = None,
     ) -> FitResult:
         """Train ``model`` in place and return how it went; the best eligible state is loaded at the end.
 
@@ -142,7 +125,8 @@ class Trainer:
             groups: parameters outside the model, with their own rates.
             modules: modules outside the model whose state belongs to checkpoints.
             after_step: called after each update with the number of updates done.
-            assess: called every ``spec.eval_every`` updates and at the end.
+            assess: called every ``assess_every`` updates and at the end.
+            assess_every: updates; none means at the end only.
 
         Raises:
             TrainingError: if the loss is not finite.
@@ -160,7 +144,7 @@ class Trainer:
                 figures = state.update(batches, loss)
                 if after_step:
                     after_step(state.done)
-                due = spec.eval_every and state.done % spec.eval_every == 0
+                due = assess_every and state.done % assess_every == 0
                 if assess and (due or state.done == state.steps):
                     figures |= state.assess(assess)
                 log.write(json.dumps({"stage": stage, "step": state.done, **figures}) + "\n")
@@ -183,7 +167,7 @@ class _Stage:
         name: str,
         model: nn.Module,
         task: Task,
-        spec: TrainSpec,
+        spec: StageSpec,
         groups: Sequence[ParameterGroup],
         modules: Mapping[str, nn.Module],
     ) -> None:

@@ -9,7 +9,7 @@ import hashlib
 import lzma
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from prunekit.errors import DataError
 
@@ -17,8 +17,7 @@ FOLDER = Path(__file__).parent
 DATA_FILE = FOLDER / "cmudict.txt.xz"
 TOKENIZER_FOLDER = FOLDER / "tokenizer"
 
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")
 TEST_PERCENT = 5
 VALIDATION_PERCENT = 2
 
@@ -43,7 +42,7 @@ def word_digest(word: str) -> bytes:
     return hashlib.sha256(word.encode("ascii")).digest()
 
 
-def split_of(word: str) -> Split:
+def split_of(word: str) -> str:
     """Return the split of a word: the digest's first 8 bytes (big-endian) modulo 100, cut at 5 and 7."""
     bucket = int.from_bytes(word_digest(word)[:8], "big") % 100
     if bucket < TEST_PERCENT:
@@ -51,7 +50,7 @@ def split_of(word: str) -> Split:
     return "validation" if bucket < TEST_PERCENT + VALIDATION_PERCENT else "train"
 
 
-def load_split(split: Split) -> list[Entry]:
+def load_split(split: str) -> list[Entry]:
     """Return the entries of one split in the order of their digests, so that any first N are a fair sample.
 
     Raises:
