@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from prunekit.recipe import NewModel
 
 EMBEDDED = "embedded:"
+PROCESSOR_FILES = ("tokenizer_config.json", "preprocessor_config.json")
 
 
 def embedded_names() -> list[str]:
@@ -139,7 +140,9 @@ def load_processor(name: str) -> Any:
     """
     from transformers import AutoImageProcessor, AutoTokenizer
 
-    source = resolve(name)
+    # A folder may hold a processor and no model; `finetune` builds the model itself.
+    has_processor = any((Path(name) / file).is_file() for file in PROCESSOR_FILES)
+    source = name if has_processor else resolve(name)
     is_image = (Path(source) / "preprocessor_config.json").is_file()
     try:
         return (AutoImageProcessor if is_image else AutoTokenizer).from_pretrained(source)

@@ -112,6 +112,8 @@ class Adapter:
         set_heads: writes a new head count (and which heads of how many were kept) into an attention module.
         shared: collects, before anything is cut, what belongs to a stack but lives in one of its blocks.
         finish: puts right what spans blocks, given each stack's surviving blocks and what ``shared`` gave.
+        is_stock: whether transformers itself can run a regular result with these config fields.
+        config_members: methods that the pruned config class overrides.
         refuse: says why a model of this type cannot be pruned, if so.
     """
 
@@ -126,6 +128,8 @@ class Adapter:
     finish: Callable[[Any, Mapping[str, list[Any]], Mapping[str, Any]], None] = lambda base, blocks, shared: (
         None
     )
+    is_stock: Callable[[Mapping[str, int]], bool] = lambda fields: True
+    config_members: tuple[tuple[str, Callable[..., Any]], ...] = ()
     refuse: Callable[[PreTrainedModel], str | None] = lambda model: None
 
     @property

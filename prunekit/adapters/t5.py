@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.models.t5.configuration_t5 import T5Config
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from prunekit.adapters.base import Adapter, StackTable, SublayerTable
@@ -114,6 +116,20 @@ def _finish(base: Any, blocks: Mapping[str, list[Any]], tables: Mapping[str, Any
             attention.layer_idx = index
 
 
+def _get_text_config(self: Any, decoder: bool | None = None, encoder: bool | None = None) -> Any:
+    found = T5Config.get_text_config(self, decoder=decoder, encoder=encoder)
+    if decoder and not encoder and found.is_encoder_decoder:
+        # transformers sizes the decoder's cache by num_layers, which is the encoder's depth.
+        found = copy(found)
+        found.num_layers = found.num_decoder_layers
+    return found
+
+
+def _is_stock(fields: Mapping[str, int]) -> bool:
+    # For the same reason a stock T5 cannot generate where its decoder is the deeper stack.
+    return fields["num_layers"] >= fields.get("num_decoder_layers", 0)
+
+
 def _self_attention() -> SublayerTable:
     path = "layer.0.SelfAttention"
     return SublayerTable(
@@ -172,4 +188,6 @@ T5 = Adapter(
     set_heads=_set_heads,
     shared=_bias_tables,
     finish=_finish,
+    is_stock=_is_stock,
+    config_members=(("get_text_config", _get_text_config),),
 )

@@ -35,9 +35,15 @@ def keep_by_score(
         For each scored group the sorted indices that stay.
 
     Raises:
-        BudgetError: if all scored units together are not enough, with the largest share that can be removed.
+        BudgetError: if all scored units together are not enough, with the largest share that can be removed;
+            if a scored group is outside ``costs``, or a score is not a number.
     """
     group_cost = {structure.sublayers[name].units.name: cost for name, cost in costs.items()}
+    for name, vector in scores.items():
+        if name not in group_cost:
+            raise BudgetError(f"{name} was scored but is outside the budget's scope; score what is in it.")
+        if vector.isnan().any():
+            raise BudgetError(f"{name} has scores that are not numbers (NaN); look for NaN in the model.")
     left = {name: len(vector) for name, vector in scores.items()}
 
     def price(name: str) -> float:

@@ -138,7 +138,8 @@ class PrunedModel:
             shown = "\n  ".join(faults[:8] + (["…"] if len(faults) > 8 else []))
             raise CheckpointError(
                 f"{source}: weights and structure disagree in {len(faults)} places:\n  {shown}\n"
-                "config.json and model.safetensors must come from the same `save_pretrained`."
+                "config.json and model.safetensors must come from the same `save_pretrained`; and if only a "
+                f"task head is named, load with the class that config.json names (not {cls.__name__})."
             )
         return (model, info) if wants_info else model
 
@@ -158,7 +159,8 @@ def pruned_config_class(adapter: Adapter) -> type[Any]:
 
     stock = CONFIG_MAPPING[adapter.model_type]
     name = f"Prunekit{stock.__name__}"
-    return type(name, (stock,), {"model_type": adapter.pruned_type, "__module__": __name__})
+    members = {"model_type": adapter.pruned_type, "__module__": __name__, **dict(adapter.config_members)}
+    return type(name, (stock,), members)
 
 
 @cache
@@ -196,7 +198,7 @@ def stock_fields(adapter: Adapter, record: Record, config: Any) -> dict[str, int
                         return None
                 elif len(kept) != getattr(config, table.heads_field):
                     return None
-    return fields
+    return fields if adapter.is_stock(fields) else None
 
 
 def build_pruned(model: PreTrainedModel, adapter: Adapter, plan: PruningPlan) -> PreTrainedModel:

@@ -26,6 +26,7 @@ def bucketed_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoc
 
 def total_steps(examples: int, spec: StageSpec) -> int:
     """Update steps that ``spec`` asks for on a training split of ``examples``."""
+    if spec.max_steps is not None:
+        return spec.max_steps
     per_epoch = math.ceil(examples / spec.batch_size)
-    steps = math.ceil(spec.epochs * per_epoch / spec.gradient_accumulation)
-    return steps if spec.max_steps is None else min(steps, spec.max_steps)
+    return math.ceil(spec.epochs * per_epoch / spec.gradient_accumulation)
