@@ -190,3 +190,9 @@ def test_the_loading_report_is_still_to_be_had(folder):
     model, info = load(folder, output_loading_info=True)
     assert type(model).__name__ == "PrunekitT5ForConditionalGeneration"
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+
+
+@pytest.mark.parametrize("folder", ["bert"], indirect=True)
+def test_another_task_head_is_refused_with_the_class_that_was_saved(folder):
+    with pytest.raises(CheckpointError, match="They hold a PrunekitBertForSequenceClassification; load it"):
+        transformers.AutoModel.from_pretrained(folder)

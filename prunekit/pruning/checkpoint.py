@@ -135,11 +135,12 @@ class PrunedModel:
             if kept is not None and kept.tolist() != _recorded_heads(model, path):
                 faults.append(f"{path}.kept_heads: {kept.tolist()} in the file, another list in config.json")
         if faults:
+            saved_as = model.config.architectures or [cls.__name__]
             shown = "\n  ".join(faults[:8] + (["…"] if len(faults) > 8 else []))
             raise CheckpointError(
                 f"{source}: weights and structure disagree in {len(faults)} places:\n  {shown}\n"
-                "config.json and model.safetensors must come from the same `save_pretrained`; and if only a "
-                f"task head is named, load with the class that config.json names (not {cls.__name__})."
+                "config.json and model.safetensors must come from the same `save_pretrained`."
+                + ("" if cls.__name__ in saved_as else f" They hold a {saved_as[0]}; load it as that class.")
             )
         return (model, info) if wants_info else model
 
