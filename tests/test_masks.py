@@ -134,3 +134,20 @@ def test_a_mask_that_fits_no_group_is_refused_before_anything_is_masked(masks, t
         pass
     assert str(caught.value) == text
     assert hooks(target.model) == 0
+
+
+def test_masks_inside_masks_are_refused_and_the_outer_ones_stay(prunable):
+    target = prunable(tiny_model("t5"))
+    inputs = tiny_inputs(target.model)
+    name = "encoder.0.ffn.neurons"
+    masks = {name: torch.zeros(target.groups[name].size)}
+    with target.masks(masks):
+        before = target.model(**inputs).logits
+        with pytest.raises(PlanError) as caught, target.masks({name: torch.ones(target.groups[name].size)}):
+            pass
+        after = target.model(**inputs).logits
+    assert str(caught.value) == (
+        "encoder.block.0.layer.1.DenseReluDense.wo already runs with a replaced forward: masks do not nest. "
+        "Leave the other masks' context first, or put all masks into one."
+    )
+    assert torch.equal(before, after)

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from prunekit.adapters.base import Structure
 from prunekit.errors import PlanError
@@ -65,40 +66,54 @@ def _mask_sublayer(model: nn.Module, sublayer: Sublayer, masks: Mapping[str, Ten
     whole = masks.get(sublayer_group(sublayer.stack, sublayer.role))
     if units is None and whole is None:
         return []
-    output = model.get_submodule(sublayer.output)
-    handles: list[Any] = []
-    if units is not None:
-        expanded = units.repeat_interleave(sublayer.units.width)  # [N * width]
-        handles.append(output.register_forward_pre_hook(_scale_input(expanded)))
+    output: Any = model.get_submodule(sublayer.output)
     gate = None if whole is None else whole[sublayer.block]
+    alive = None
     # Without units a pre-norm projection gives its bias, and a post-norm block would still normalise.
     if sublayer.post_norm or (output.bias is not None and units is not None):
-        alive = torch.ones((), dtype=torch.bool, device=(units if units is not None else gate).device)  # type: ignore[union-attr]
+        alive = torch.ones((), dtype=torch.bool, device=output.weight.device)
         if units is not None:
             alive = alive & (units != 0).any()
         if gate is not None:
             alive = alive & (gate != 0)
         gate = alive.to(torch.float32) if gate is None else gate * alive
-        if sublayer.post_norm:
-            norm = model.get_submodule(sublayer.norm)
-            handles.append(norm.register_forward_hook(_skip_unless(alive)))
-    if gate is not None:
-        handles.append(output.register_forward_hook(_scale_output(gate)))
+    factors: Any = gate
+    if units is not None:
+        columns = units.repeat_interleave(sublayer.units.width)  # [N * width]
+        factors = columns if gate is None else columns * gate
+    handles: list[Any] = [_Folded(sublayer.output, output, factors, gate)]
+    if alive is not None and sublayer.post_norm:
+        norm = model.get_submodule(sublayer.norm)
+        handles.append(norm.register_forward_hook(_skip_unless(alive)))
     return handles
 
 
-def _scale_input(mask: Tensor) -> Any:
-    def hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (args[0] * mask.to(args[0].dtype), *args[1:])
+class _Folded:
+    """An output projection that computes with its masks multiplied into its weight, until removed.
 
-    return hook
+    Multiplying activations instead gives the same, but a weight ``[d, N * width]`` is several times smaller
+    than a training batch's activations ``[B, T, N * width]``, forward and backward.
+    """
 
+    def __init__(self, name: str, output: Any, factors: Tensor, gate: Tensor | None) -> None:
+        if "forward" in vars(output):
+            raise PlanError(
+                f"{name} already runs with a replaced forward: masks do not nest. Leave the other masks' "
+                "context first, or put all masks into one."
+            )
+        self.output = output
 
-def _scale_output(gate: Tensor) -> Any:
-    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return output * gate.to(output.dtype)
+        def forward(inputs: Tensor) -> Tensor:
+            weight, bias = output.weight, output.bias
+            if bias is not None and gate is not None:
+                bias = bias * gate.to(bias.dtype)
+            return functional.linear(inputs, weight * factors.to(weight.dtype), bias)
 
-    return hook
+        output.forward = forward
+
+    def remove(self) -> None:
+        """Put the module's own ``forward`` back."""
+        del self.output.forward
 
 
 def _skip_unless(alive: Tensor) -> Any:
