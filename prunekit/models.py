@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import prunekit.suggest
 from prunekit.errors import CheckpointError, UnsupportedModelError
+from prunekit.image_processor import SETTINGS_FILE, ImageProcessor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from prunekit.recipe import NewModel
 
 EMBEDDED = "embedded:"
-PROCESSOR_FILES = ("tokenizer_config.json", "preprocessor_config.json")
+PROCESSOR_FILES = ("tokenizer_config.json", SETTINGS_FILE)
 
 
 def embedded_names() -> list[str]:
@@ -138,14 +139,14 @@ def load_processor(name: str) -> Any:
     Raises:
         CheckpointError: if there is none.
     """
-    from transformers import AutoImageProcessor, AutoTokenizer
+    from transformers import AutoTokenizer
 
     # A folder may hold a processor and no model; `finetune` builds the model itself.
     has_processor = any((Path(name) / file).is_file() for file in PROCESSOR_FILES)
     source = name if has_processor else resolve(name)
-    is_image = (Path(source) / "preprocessor_config.json").is_file()
+    is_image = (Path(source) / SETTINGS_FILE).is_file()
     try:
-        return (AutoImageProcessor if is_image else AutoTokenizer).from_pretrained(source)
+        return (ImageProcessor if is_image else AutoTokenizer).from_pretrained(source)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{name}: no tokenizer or image processor beside the model ({error})."
@@ -167,7 +168,10 @@ def new_model(spec: NewModel, *, seed: int) -> PreTrainedModel:
         "bart": AutoModelForSeq2SeqLM,
         "bert": AutoModelForSequenceClassification,
         "vit": AutoModelForImageClassification,
+        "deit": AutoModelForImageClassification,
     }
     config = AutoConfig.for_model(spec.type, **spec.config)
+    # Where a type has several classes for one head (DeiT), transformers would trip over the usual None.
+    config.architectures = config.architectures or []
     torch.manual_seed(seed)
     return heads[spec.type].from_config(config)

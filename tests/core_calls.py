@@ -10,6 +10,7 @@ from prunekit.pruning.plan import PruningPlan
 from prunekit.testing.tiny import tiny_inputs
 
 SEQ2SEQ = ("t5", "t5-gated", "t5-narrow", "bart")
+OF_IMAGES = ("vit", "deit", "deit-distilled")
 AUTO_CLASS = {
     "t5": "AutoModelForSeq2SeqLM",
     "t5-gated": "AutoModelForSeq2SeqLM",
@@ -17,6 +18,8 @@ AUTO_CLASS = {
     "bart": "AutoModelForSeq2SeqLM",
     "bert": "AutoModelForSequenceClassification",
     "vit": "AutoModelForImageClassification",
+    "deit": "AutoModelForImageClassification",
+    "deit-distilled": "AutoModelForImageClassification",
 }
 
 

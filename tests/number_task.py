@@ -14,6 +14,8 @@ from prunekit.training.loop import Trainer
 class Numbers:
     """``examples`` pairs of vectors; only what the loop asks of a task."""
 
+    splits = ("train",)
+
     def __init__(self, examples=20):
         generator = torch.Generator().manual_seed(5)
         self._examples = [

@@ -102,7 +102,7 @@ def test_a_table_that_does_not_fit_names_the_path_the_class_and_the_release(chan
     assert str(caught.value) == (
         f"t5: no module '{path}' in T5ForConditionalGeneration (transformers {transformers.__version__}).\n"
         "  This adapter was checked on transformers 5.23. Install that version, or correct the table in "
-        "adapters/t5.py."
+        "prunekit.adapters.t5."
     )
 
 
@@ -125,8 +125,8 @@ def test_another_architecture_is_refused_with_the_adapters_there_are(adapters):
     with pytest.raises(UnsupportedModelError) as caught:
         find_adapter(model, adapters)
     assert str(caught.value) == (
-        "GPT2LMHeadModel has the model type 'gpt2', for which there is no adapter. Adapters: bart, bert, t5, "
-        "vit. A plugin can add one (`prunekit adapters list`)."
+        "GPT2LMHeadModel has the model type 'gpt2', for which there is no adapter. Adapters: bart, bert, "
+        "deit, t5, vit. A plugin can add one (`prunekit adapters list`)."
     )
 
 
@@ -145,7 +145,7 @@ def test_bert_variants_that_cannot_be_pruned_are_refused(settings, text, adapter
     assert text in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["t5", "bart", "bert", "vit"])
+@pytest.mark.parametrize("name", ["t5", "bart", "bert", "vit", "deit"])
 def test_described_groups_are_those_of_a_model(name, adapters, prunable):
     rows = adapters[name].describe()
     kinds = {row["group"]: row["kind"] for row in rows}

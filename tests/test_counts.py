@@ -9,6 +9,8 @@ from transformers import (
     BartForConditionalGeneration,
     BertConfig,
     BertModel,
+    DeiTConfig,
+    DeiTForImageClassificationWithTeacher,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -40,6 +42,11 @@ def bart_base():
     return BartForConditionalGeneration(BartConfig(**sizes, **widths, **heads))
 
 
+def deit(width, heads):
+    sizes = {"hidden_size": width, "num_attention_heads": heads, "intermediate_size": 4 * width}
+    return DeiTForImageClassificationWithTeacher(DeiTConfig(num_labels=1000, **sizes))
+
+
 BUILDERS = {
     "t5-base": lambda: t5(d_model=768, d_kv=64, d_ff=3072, num_heads=12, num_layers=12),
     "t5-small": lambda: t5(d_model=512, d_kv=64, d_ff=2048, num_heads=8, num_layers=6),
@@ -47,6 +54,8 @@ BUILDERS = {
     "t5-v1.1-small": lambda: t5_v1_1(d_model=512, d_kv=64, d_ff=1024, num_heads=6, num_layers=8),
     "bart-base": bart_base,
     "bert-base": lambda: BertModel(BertConfig()),
+    "deit-tiny": lambda: deit(192, 3),
+    "deit-small": lambda: deit(384, 6),
 }
 
 
@@ -66,6 +75,8 @@ def published(prunable):
         ("t5-v1.1-small", 131_072, 1_536),
         ("bart-base", 196_800, 1_537),
         ("bert-base", 196_800, 1_537),
+        ("deit-tiny", 49_344, 385),
+        ("deit-small", 98_496, 769),
     ],
 )
 def test_parameters_of_a_unit(name, head, neuron, published):
@@ -81,6 +92,8 @@ def test_parameters_of_a_unit(name, head, neuron, published):
         ("t5-v1.1-base", 2_359_296, 4_718_592, 768),
         ("bart-base", 2_362_368, 4_722_432, 1_536),
         ("bert-base", 2_362_368, 4_722_432, 1_536),
+        ("deit-tiny", 148_224, 295_872, 384),
+        ("deit-small", 591_360, 1_181_568, 768),
     ],
 )
 def test_parameters_of_a_sublayer(name, attention, ffn, norm, published):
@@ -100,6 +113,8 @@ def test_parameters_of_a_sublayer(name, attention, ffn, norm, published):
         ("t5-v1.1-small", 18_874_368, 25_165_824, 76_961_152),
         ("bart-base", 42_508_800, 56_683_008, 139_420_416),
         ("bert-base", 85_017_600, 0, 109_482_240),
+        ("deit-tiny", 5_329_152, 0, 5_910_800),
+        ("deit-small", 21_275_136, 0, 22_436_432),
     ],
 )
 def test_prunable_and_all_parameters_of_a_model(name, encoder, decoder, total, published):
@@ -120,6 +135,7 @@ def test_prunable_and_all_parameters_of_a_model(name, encoder, decoder, total, p
         ("bart-base", "encoder.blocks", 7_087_872),
         ("bart-base", "decoder.blocks", 9_451_776),
         ("bert-base", "encoder.blocks", 7_087_872),
+        ("deit-small", "encoder.blocks", 1_774_464),
     ],
 )
 @pytest.mark.parametrize("index", [0, 3])
@@ -253,7 +269,7 @@ def test_counted_real_and_closed_form_parameters_agree(name, prunable):
 def test_macs_of_a_pruned_model_are_the_dense_ones_less_those_of_the_removed_units(name, prunable):
     target = prunable(tiny_model(name))
     inputs = tiny_inputs(target.model, batch=1)
-    source = 5 if name == "vit" else inputs["input_ids"].shape[1]  # 4 patches and the class token
+    source = target.adapter.sequence_length(target.model) or inputs["input_ids"].shape[1]
     lengths = Lengths(source, inputs["decoder_input_ids"].shape[1] if "decoder_input_ids" in inputs else 0)
     costs = cost.mac_costs(target.model, target.structure, lengths)
     dense = cost.count_macs(target.model, inputs)

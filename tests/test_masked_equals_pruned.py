@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from core_calls import SEQ2SEQ, compared, difference, off, outputs, random_masks
+from core_calls import OF_IMAGES, SEQ2SEQ, compared, difference, off, outputs, random_masks
 from transformers import (
     BartForCausalLM,
     BartModel,
     BertForMaskedLM,
     BertForPreTraining,
     BertModel,
+    DeiTModel,
     T5EncoderModel,
     T5ForTokenClassification,
     T5Model,
@@ -140,6 +141,7 @@ def test_dead_parts_of_a_decoder_are_the_identity(name, case, prunable):
         ("bert", BertForMaskedLM),
         ("bert", BertForPreTraining),
         ("vit", ViTModel),
+        ("deit", DeiTModel),
     ],
 )
 def test_other_heads_of_an_architecture_are_cut_alike(name, model_class, prunable):
@@ -161,7 +163,7 @@ def test_encoder_states_are_compared_too(name, prunable):
     assert len(outputs(target.model, tiny_inputs(target.model))) == 2  # logits and encoder states
 
 
-PADDED_MODELS = [name for name in TINY_MODELS if name != "vit"]
+PADDED_MODELS = [name for name in TINY_MODELS if name not in OF_IMAGES]
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])

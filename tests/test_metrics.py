@@ -1,11 +1,11 @@
-"""Phone and word error rates on cases worked by hand."""
+"""Phone and word error rates and accuracy on cases worked by hand."""
 
 import math
 
 import pytest
 
 from prunekit.errors import DataError
-from prunekit.tasks.metrics import PER, WER, phone_error_rate, word_error_rate
+from prunekit.tasks.metrics import ACCURACY, PER, WER, accuracy, phone_error_rate, word_error_rate
 
 
 def test_perfect_predictions_have_no_error():
@@ -69,7 +69,7 @@ def test_surrounding_space_is_no_error():
     assert word_error_rate([" K  AE T "], [["K AE T"]]).value == 0
 
 
-@pytest.mark.parametrize("function", [phone_error_rate, word_error_rate])
+@pytest.mark.parametrize("function", [phone_error_rate, word_error_rate, accuracy])
 def test_input_that_cannot_be_scored_is_an_error(function):
     with pytest.raises(DataError, match=r"^There are no predictions to score; give at least one example\.$"):
         function([], [])
@@ -82,6 +82,27 @@ def test_input_that_cannot_be_scored_is_an_error(function):
 def test_per_of_empty_references_is_an_error():
     with pytest.raises(DataError, match="every reference is empty, so there are no phones to divide by"):
         phone_error_rate(["K"], [[""]])
+
+
+def test_accuracy_counts_equal_labels_and_has_a_binomial_error():
+    # 3 of 5 right: 60 percent, sqrt(0.6 * 0.4 / 5).
+    predictions = ["red", "red", "blue", "green", "noun.act"]
+    references = [["red"], ["green"], ["blue", "red"], ["green"], ["noun.action"]]
+    value, stderr = accuracy(predictions, references)
+    assert value == pytest.approx(60.0)
+    assert stderr == pytest.approx(100 * math.sqrt(0.6 * 0.4 / 5))
+
+
+def test_labels_are_compared_as_they_are():
+    assert accuracy(["Ankle boot", "Bag "], [["Ankle boot"], ["Bag"]]).value == pytest.approx(50.0)
+
+
+def test_accuracy_of_one_example_has_no_error():
+    assert accuracy(["red"], [["red"]]) == (100.0, 0.0)
+
+
+def test_accuracy_is_better_when_higher():
+    assert (ACCURACY.name, ACCURACY.higher_is_better) == ("accuracy", True)
 
 
 def test_both_rates_are_better_when_lower():

@@ -192,5 +192,5 @@ def test_a_tokenizer_that_lacks_phones_is_an_error(tokenizer):
 
 
 def test_the_task_and_its_metrics_are_registered():
-    assert prunekit_register_tasks() == [G2P]
-    assert [metric.name for metric in prunekit_register_metrics()] == ["per", "wer"]
+    assert G2P in prunekit_register_tasks()
+    assert {"per", "wer"} <= {metric.name for metric in prunekit_register_metrics()}

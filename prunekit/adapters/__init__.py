@@ -17,6 +17,6 @@ def prunekit_register_adapters() -> list[Adapter]:
     from prunekit.adapters.bart import BART
     from prunekit.adapters.bert import BERT
     from prunekit.adapters.t5 import T5
-    from prunekit.adapters.vit import VIT
+    from prunekit.adapters.vit import DEIT, VIT
 
-    return [T5, BART, BERT, VIT]
+    return [T5, BART, BERT, VIT, DEIT]

@@ -115,6 +115,8 @@ class Adapter:
         is_stock: whether transformers itself can run a regular result with these config fields.
         config_members: methods that the pruned config class overrides.
         refuse: says why a model of this type cannot be pruned, if so.
+        sequence_length: the number of the encoder's tokens where the model fixes it, special tokens included;
+            none where the input decides.
     """
 
     name: str
@@ -131,6 +133,7 @@ class Adapter:
     is_stock: Callable[[Mapping[str, int]], bool] = lambda fields: True
     config_members: tuple[tuple[str, Callable[..., Any]], ...] = ()
     refuse: Callable[[PreTrainedModel], str | None] = lambda model: None
+    sequence_length: Callable[[PreTrainedModel], int | None] = lambda model: None
 
     @property
     def pruned_type(self) -> str:
@@ -263,5 +266,5 @@ def find_module(model: nn.Module, path: str, adapter: Adapter) -> Any:
         f"{adapter.name}: no module {path!r} in {type(model).__name__} "
         f"(transformers {transformers.__version__}).\n"
         f"  This adapter was checked on transformers 5.23. Install that version, or correct the table in "
-        f"adapters/{adapter.name}.py."
+        f"{adapter.set_heads.__module__}."
     )

@@ -1,7 +1,13 @@
-"""ViT: pre-norm image encoder, with or without a classifier."""
+"""ViT and DeiT: pre-norm image encoders, with or without a classifier.
+
+Their blocks are alike. DeiT puts a distillation token behind the class token, and
+``DeiTForImageClassificationWithTeacher`` classifies both; a DeiT that was trained without distillation has no
+such token and is a ViT to transformers.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -12,6 +18,11 @@ from prunekit.adapters.removed import NoAttention, NoContribution
 
 def _set_heads(attention: Any, kept: tuple[int, ...], total: int) -> None:
     attention.num_attention_heads = len(kept)
+
+
+def _sequence_length(model: Any) -> int:
+    # Patches and special tokens all have a position.
+    return int(model.base_model.embeddings.position_embeddings.shape[1])
 
 
 VIT = Adapter(
@@ -48,4 +59,12 @@ VIT = Adapter(
     post_norm=False,
     head_size="head_dim",
     set_heads=_set_heads,
+    sequence_length=_sequence_length,
+)
+
+DEIT = replace(
+    VIT,
+    name="deit",
+    model_type="deit",
+    summary="DeiT: ViT with a distillation token, with or without one or two classifiers",
 )

@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 def prunekit_register_tasks() -> list[type[Task]]:
     """Return the task classes."""
     # Imported here so that listing plugins does not load torch.
+    from prunekit.tasks.fashion import FashionMNIST
     from prunekit.tasks.g2p import G2P
+    from prunekit.tasks.gloss import GlossTask
 
-    return [G2P]
+    return [G2P, GlossTask, FashionMNIST]
 
 
 @hookimpl
 def prunekit_register_metrics() -> list[Metric]:
     """Return the metrics."""
-    from prunekit.tasks.metrics import PER, WER
+    from prunekit.tasks.metrics import ACCURACY, PER, WER
 
-    return [PER, WER]
+    return [PER, WER, ACCURACY]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prunekit.recipe import TaskSpec
 
 Split = str
-"""``train``, ``validation`` or ``test``; a task may have fewer."""
+"""``train``, ``validation``, ``test`` or ``calibration``; a task may have fewer."""
 
 
 class MetricValue(NamedTuple):
@@ -66,6 +66,11 @@ class Task(Protocol):
         """Keep a validated ``Config`` and the model's tokenizer or image processor."""
         ...
 
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits there are; a plain attribute of the class will do."""
+        ...
+
     def examples(self, split: Split) -> Sequence[Any]:
         """Return the examples of a split, in an order in which any first N are a fair sample.
 
@@ -79,7 +84,7 @@ class Task(Protocol):
         ...
 
     def collate(self, examples: Sequence[Any]) -> dict[str, Tensor]:
-        """Return a batch for ``model(**batch)`` to give a loss and logits; labels are padded with -100."""
+        """Return a batch for ``model(**batch)`` to give a loss and logits; -100 pads sequences of labels."""
         ...
 
     def predict(

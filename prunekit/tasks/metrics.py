@@ -1,7 +1,7 @@
-"""Error rates of symbol sequences against several references, with standard errors.
+"""Scores of predictions against one or several references each, with standard errors.
 
-A sequence is a string of symbols (phones, say) divided by white space. Both standard errors are plug-in
-estimates for examples drawn independently; they are 0 for a single example.
+For the error rates a prediction is a string of symbols (phones, say) divided by white space, for accuracy a
+label. Every standard error is a plug-in estimate for examples drawn independently, and 0 for a single one.
 """
 
 from __future__ import annotations
@@ -50,12 +50,31 @@ def word_error_rate(predictions: Sequence[str], references: Sequence[Sequence[st
         prediction.split() not in [option.split() for option in options]
         for prediction, options in zip(predictions, references, strict=True)
     )
-    rate = wrong / len(predictions)
-    return MetricValue(100 * rate, 100 * math.sqrt(rate * (1 - rate) / len(predictions)))
+    return _binomial(wrong, len(predictions))
+
+
+def accuracy(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> MetricValue:
+    """Return the share of predictions that equal one of their references, in percent (0 to 100).
+
+    The standard error is the binomial sqrt(share * (1 - share) / examples).
+
+    Raises:
+        DataError: if there is nothing to score, or an example has no reference.
+    """
+    _check(predictions, references)
+    right = sum(prediction in options for prediction, options in zip(predictions, references, strict=True))
+    return _binomial(right, len(predictions))
 
 
 PER = Metric("per", higher_is_better=False, function=phone_error_rate)
 WER = Metric("wer", higher_is_better=False, function=word_error_rate)
+ACCURACY = Metric("accuracy", higher_is_better=True, function=accuracy)
+
+
+def _binomial(hits: int, examples: int) -> MetricValue:
+    """Return the share of hits and its standard error, both in percent."""
+    share = hits / examples
+    return MetricValue(100 * share, 100 * math.sqrt(share * (1 - share) / examples))
 
 
 def _nearest(prediction: str, options: Sequence[str]) -> tuple[int, int]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
 
 import torch
@@ -13,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from prunekit.errors import DataError
 from prunekit.progress import Progress
+from prunekit.tasks.answering import answers_in_batches, check_split, scores
 from prunekit.tasks.base import Metric, Split
 
 if TYPE_CHECKING:
@@ -66,8 +66,7 @@ class Text2TextTask(ABC):
         Raises:
             DataError: if the task has no such split; the text names those it has.
         """
-        if split not in self.splits:
-            raise DataError(f"Task {self.name} has no split {split!r}; use one of: {', '.join(self.splits)}.")
+        check_split(self.name, split, self.splits)
         if split not in self._examples:
             self._examples[split] = self._tokenize(self.pairs(split))
         return self._examples[split]
@@ -101,18 +100,14 @@ class Text2TextTask(ABC):
             DataError: if the tokenizer has more tokens than the model's vocabulary.
         """
         self._check_vocabulary(model)
-        # The longest first: a batch that is too large for the memory fails at once, not after an hour.
-        order = sorted(range(len(examples)), key=lambda index: -len(examples[index].input_ids))
-        answers = [""] * len(examples)
-        bars = progress or Progress(quiet=True)
-        with _evaluation_mode(model), bars.task(f"Evaluating {self.name}", total=len(examples)) as advance:
-            for start in range(0, len(order), batch_size):
-                chosen = order[start : start + batch_size]
-                texts = self._generate(model, [examples[index] for index in chosen], num_beams)
-                for index, text in zip(chosen, texts, strict=True):
-                    answers[index] = text
-                advance(len(chosen))
-        return answers
+        return answers_in_batches(
+            self.name,
+            model,
+            [len(example.input_ids) for example in examples],
+            lambda chosen: self._generate(model, [examples[index] for index in chosen], num_beams),
+            batch_size=batch_size,
+            progress=progress,
+        )
 
     def evaluate(
         self,
@@ -139,11 +134,7 @@ class Text2TextTask(ABC):
         """
         examples = self.examples(split)[:limit]
         answers = self.predict(model, examples, batch_size=batch_size, num_beams=num_beams, progress=progress)
-        references = [example.references for example in examples]
-        results: dict[str, float] = {}
-        for metric in self.metrics:
-            results[metric.name], results[f"{metric.name}_stderr"] = metric.function(answers, references)
-        return {**results, "n": len(examples)}
+        return scores(self.metrics, answers, [example.references for example in examples])
 
     def _tokenize(self, pairs: Sequence[TextPair]) -> list[TextExample]:
         sources = self._ids([pair.source for pair in pairs])
@@ -188,15 +179,3 @@ class Text2TextTask(ABC):
                 f"Task {self.name}: the tokenizer has {len(self.tokenizer)} tokens, but the model's "
                 f"vocabulary only {model.config.vocab_size}. Use the model's tokenizer, or raise vocab_size."
             )
-
-
-@contextmanager
-def _evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Put the model into evaluation mode; afterwards each module goes back to the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -11,6 +11,9 @@ from transformers import (
     BartForConditionalGeneration,
     BertConfig,
     BertForSequenceClassification,
+    DeiTConfig,
+    DeiTForImageClassification,
+    DeiTForImageClassificationWithTeacher,
     PreTrainedModel,
     T5Config,
     T5ForConditionalGeneration,
@@ -74,20 +77,18 @@ def _bert_config(**changes: Any) -> BertConfig:
     return BertConfig(**{**settings, **changes})
 
 
-def _vit_config(**changes: Any) -> ViTConfig:
-    settings = {
-        "hidden_size": 16,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "intermediate_size": 20,
-        "image_size": 8,
-        "patch_size": 4,
-        "num_channels": 1,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-        "num_labels": 3,
-    }
-    return ViTConfig(**{**settings, **changes})
+_IMAGE_ENCODER: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 20,
+    "image_size": 8,
+    "patch_size": 4,
+    "num_channels": 1,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "num_labels": 3,
+}
 
 
 _BUILDERS: dict[str, tuple[type[Any], Callable[[], Any]]] = {
@@ -100,7 +101,10 @@ _BUILDERS: dict[str, tuple[type[Any], Callable[[], Any]]] = {
     ),
     "bart": (BartForConditionalGeneration, _bart_config),
     "bert": (BertForSequenceClassification, _bert_config),
-    "vit": (ViTForImageClassification, _vit_config),
+    "vit": (ViTForImageClassification, lambda: ViTConfig(**_IMAGE_ENCODER)),
+    "deit": (DeiTForImageClassification, lambda: DeiTConfig(**_IMAGE_ENCODER)),
+    # Classifies the distillation token too.
+    "deit-distilled": (DeiTForImageClassificationWithTeacher, lambda: DeiTConfig(**_IMAGE_ENCODER)),
 }
 
 TINY_MODELS = tuple(_BUILDERS)
@@ -141,7 +145,7 @@ def tiny_inputs(model: PreTrainedModel, *, seed: int = 0, batch: int = 2, length
     """A batch that fits ``model``: token ids with one padded row, or images; labels for decoders."""
     generator = torch.Generator().manual_seed(seed)
     config = model.config
-    if config.model_type.endswith("vit"):
+    if model.main_input_name == "pixel_values":
         shape = (batch, config.num_channels, config.image_size, config.image_size)
         return {"pixel_values": torch.randn(shape, generator=generator).to(model.dtype)}
     ids = torch.randint(3, VOCABULARY, (batch, length), generator=generator)

@@ -1,0 +1,257 @@
+"""Classification tasks: examples of whatever kind with one label each, and those whose examples are texts."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from prunekit.errors import DataError
+from prunekit.progress import Progress
+from prunekit.tasks.answering import answers_in_batches, check_split, scores
+from prunekit.tasks.base import Metric, Split
+from prunekit.tasks.metrics import ACCURACY
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+CHUNK = 1024
+
+
+class Labelled(Protocol):
+    """Anything with a label, which is an index into the task's ``labels``."""
+
+    @property
+    def label(self) -> int:
+        """The index."""
+        ...
+
+
+Example = TypeVar("Example", bound=Labelled)
+
+
+class ClassificationTask(ABC, Generic[Example]):
+    """Shared half of the tasks that choose one of a few labels; the answer is the largest logit's.
+
+    Works with every model that takes a subclass's ``inputs`` and ``labels`` and gives logits ``[B, labels]``.
+
+    Attributes:
+        labels: the names, in the order of the model's logits.
+    """
+
+    family: ClassVar[str] = "classification"
+    name: ClassVar[str]
+    splits: ClassVar[tuple[Split, ...]]
+    labels: ClassVar[tuple[str, ...]]
+    metrics: ClassVar[tuple[Metric, ...]] = (ACCURACY,)
+    primary_metric = ACCURACY.name
+    higher_is_better = ACCURACY.higher_is_better
+
+    def __init__(self) -> None:
+        self._examples: dict[Split, Sequence[Example]] = {}
+
+    @abstractmethod
+    def load(self, split: Split) -> Sequence[Example]:
+        """Return the examples of one of ``splits``, in an order in which any first N are a fair sample."""
+
+    @abstractmethod
+    def inputs(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """Return what the model takes besides the labels, for a batch of these examples."""
+
+    @abstractmethod
+    def length(self, example: Example) -> int:
+        """Return the example's input tokens, by which batches are put together."""
+
+    def examples(self, split: Split) -> Sequence[Example]:
+        """Return the examples of a split, which are kept after the first call.
+
+        Raises:
+            DataError: if the task has no such split; the text names those it has.
+        """
+        check_split(self.name, split, self.splits)
+        if split not in self._examples:
+            self._examples[split] = self.load(split)
+        return self._examples[split]
+
+    def lengths(self, split: Split) -> list[int]:
+        """Return the input tokens of each example, in the order of ``examples``."""
+        return [self.length(example) for example in self.examples(split)]
+
+    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """Return a batch: ``inputs`` of these examples, and their ``labels``, int64 ``[B]``."""
+        return {**self.inputs(examples), "labels": torch.tensor([example.label for example in examples])}
+
+    def predict(
+        self,
+        model: PreTrainedModel,
+        examples: Sequence[Example],
+        *,
+        batch_size: int,
+        num_beams: int = 1,
+        progress: Progress | None = None,
+    ) -> list[str]:
+        """Return the label name of each example's largest logit, in the order given; the first among equals.
+
+        The model answers in evaluation mode and is handed back in the mode it came in. A classifier has no
+        beams, so ``num_beams`` changes nothing.
+
+        Raises:
+            DataError: if the model does not fit the task.
+        """
+        self.check_model(model)
+        return answers_in_batches(
+            self.name,
+            model,
+            [self.length(example) for example in examples],
+            lambda chosen: self._answer(model, [examples[index] for index in chosen]),
+            batch_size=batch_size,
+            progress=progress,
+        )
+
+    def evaluate(
+        self,
+        model: PreTrainedModel,
+        split: Split,
+        *,
+        batch_size: int,
+        limit: int | None = None,
+        num_beams: int = 1,
+        progress: Progress | None = None,
+    ) -> dict[str, float]:
+        """Return each metric, its ``<metric>_stderr``, and the number of examples ``n``.
+
+        Args:
+            model: classifier whose labels fit the task, on any device.
+            split: one of ``splits``.
+            batch_size: examples answered at once.
+            limit: score the first so many examples of the split; all by default.
+            num_beams: changes nothing, as a classifier has no beams.
+            progress: where to draw a bar; nowhere by default.
+
+        Raises:
+            DataError: if the task has no such split, or the model does not fit the task.
+        """
+        examples = self.examples(split)[:limit]
+        answers = self.predict(model, examples, batch_size=batch_size, num_beams=num_beams, progress=progress)
+        return scores(self.metrics, answers, [(self.labels[example.label],) for example in examples])
+
+    def check_model(self, model: PreTrainedModel) -> None:
+        """Refuse a model that cannot answer; a subclass adds what it needs.
+
+        Raises:
+            DataError: if the model has more or fewer labels, or the same ones in another order.
+        """
+        found = model.config.num_labels
+        if found != len(self.labels):
+            raise DataError(
+                f"Task {self.name} has {len(self.labels)} labels, but the model answers with {found}. Use a "
+                f"model that was trained on the task, or train one with num_labels {len(self.labels)}."
+            )
+        names = [model.config.id2label[index] for index in range(found)]
+        if sorted(names) == sorted(self.labels) and names != list(self.labels):
+            first = next(i for i, (a, b) in enumerate(zip(names, self.labels, strict=True)) if a != b)
+            raise DataError(
+                f"Task {self.name}: the model's label {first} is {names[first]!r}, the task's "
+                f"{self.labels[first]!r}. Use a model whose id2label has the task's order."
+            )
+
+    @torch.inference_mode()
+    def _answer(self, model: PreTrainedModel, examples: Sequence[Example]) -> list[str]:
+        inputs = {name: tensor.to(model.device) for name, tensor in self.inputs(examples).items()}
+        best = model(**inputs).logits.argmax(dim=-1)  # [B]
+        return [self.labels[index] for index in best.tolist()]
+
+
+class LabelledText(NamedTuple):
+    """A text and its label."""
+
+    text: str
+    label: int
+
+
+class TokenizedText(NamedTuple):
+    """A tokenised text: a list of equal length for each of the model's inputs, attention mask left out."""
+
+    features: dict[str, list[int]]
+    label: int
+
+
+class TextClassificationTask(ClassificationTask[TokenizedText]):
+    """Classification of single texts, cut off at a number of tokens.
+
+    Args:
+        tokenizer: encodes the texts; has a padding token. The model gets ``input_ids``, ``attention_mask``
+            and, where the tokenizer makes them, ``token_type_ids``.
+        max_length: tokens of the longest input, special tokens included; what is longer loses its end.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> None:
+        super().__init__()
+        # Cutting off changes a tokenizer's own settings, which would then be saved beside the pruned model.
+        self.tokenizer = copy.deepcopy(tokenizer)
+        self.max_length = max_length
+
+    @abstractmethod
+    def texts(self, split: Split) -> Sequence[LabelledText]:
+        """Return the texts of one of ``splits``, in an order in which any first N are a fair sample."""
+
+    def load(self, split: Split) -> list[TokenizedText]:
+        """Return the tokenised texts of a split."""
+        texts = self.texts(split)
+        found: list[TokenizedText] = []
+        # One call for all would keep every encoding alive at once.
+        for start in range(0, len(texts), CHUNK):
+            chunk = texts[start : start + CHUNK]
+            encoded = self.tokenizer(
+                [each.text for each in chunk],
+                truncation=True,
+                max_length=self.max_length,
+                return_attention_mask=False,
+            )
+            found += [
+                TokenizedText({name: rows[index] for name, rows in encoded.items()}, each.label)
+                for index, each in enumerate(chunk)
+            ]
+        return found
+
+    def length(self, example: TokenizedText) -> int:
+        """Return the tokens of the text, special tokens included."""
+        return len(example.features["input_ids"])
+
+    def inputs(self, examples: Sequence[TokenizedText]) -> dict[str, Tensor]:
+        """Return ``attention_mask`` and what the tokenizer makes, int64 ``[B, S]``; S is the longest's."""
+        padding = {
+            "input_ids": self.tokenizer.pad_token_id,
+            "token_type_ids": self.tokenizer.pad_token_type_id,
+        }
+        batch = {
+            name: pad_sequence([torch.tensor(each.features[name]) for each in examples], True, padding[name])
+            for name in examples[0].features
+        }
+        masks = [torch.ones(self.length(example), dtype=torch.long) for example in examples]
+        return {**batch, "attention_mask": pad_sequence(masks, True)}
+
+    def check_model(self, model: PreTrainedModel) -> None:
+        """Refuse a model with other labels, too small a vocabulary or too few positions.
+
+        Raises:
+            DataError: if so.
+        """
+        super().check_model(model)
+        vocabulary = model.config.vocab_size
+        if len(self.tokenizer) > vocabulary:
+            raise DataError(
+                f"Task {self.name}: the tokenizer has {len(self.tokenizer)} tokens, but the model's "
+                f"vocabulary only {vocabulary}. Use the model's tokenizer, or raise vocab_size."
+            )
+        positions = getattr(model.config, "max_position_embeddings", None)
+        if positions is not None and self.max_length > positions:
+            raise DataError(
+                f"Task {self.name}: texts may have {self.max_length} tokens, but the model only {positions} "
+                f"positions. Set task.max_length to at most {positions}."
+            )
