@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from prunekit.pruning import cost
 from prunekit.pruning.units import in_scope
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel
 
     from prunekit.pruning.plan import PruningPlan
     from prunekit.pruning.target import PrunableModel
@@ -17,54 +20,111 @@ if TYPE_CHECKING:
     from prunekit.tasks.base import Task
 
 
-def achieved(target: PrunableModel, plan: PruningPlan, budget: BudgetSpec) -> dict[str, Any]:
+def achieved(
+    target: PrunableModel, plan: PruningPlan, budget: BudgetSpec, task: Task | None = None
+) -> dict[str, Any]:
     """Parameters and sparsities of ``plan`` on ``target``, counted from tensors.
 
+    Args:
+        target: the dense model.
+        plan: what is kept of it.
+        budget: what was asked.
+        task: where the lengths of a MAC budget are measured, if it does not state them.
+
     Returns:
-        ``params`` (all, embeddings included) and ``prunable_params``, each dense and pruned; ``sparsity`` in
-        the budget's scope; ``encoder_sparsity`` and ``decoder_sparsity`` (none where there is no such stack).
-        Sparsity is the removed share of prunable parameters; removed blocks count as removed.
+        ``sparsity``, the removed share in the budget's scope and metric (of parameters under a latency
+        budget, since time is measured and not counted); ``params`` (all, embeddings included) and
+        ``prunable_params``, each dense and pruned; ``encoder_sparsity`` and ``decoder_sparsity``, shares of
+        the stack's prunable parameters (none where there is no such stack). Removed blocks count as removed.
+
+    Raises:
+        BudgetError: if the budget's scope matches nothing, or lengths are missing.
     """
     structure, keep = target.structure, plan.keep
-    costs = cost.parameter_costs(target.model, structure)
+    costs = target.parameter_costs()
+    if budget.metric == "latency":
+        counted = target.parameter_costs(budget.scope)
+    else:
+        counted = target.costs(budget, task)
     left = cost.kept_units(structure, keep)
-    kept = sum(c.kept(left[name]) for name, c in costs.items())
 
-    def share(scope: list[str]) -> float | None:
-        scoped = cost.scoped(costs, structure, scope)
+    def share(stack: str) -> float | None:
+        scoped = cost.scoped(costs, structure, [f"{stack}.*"])
         return cost.sparsity(scoped, structure, keep) if scoped else None
 
     return {
+        "sparsity": cost.sparsity(counted, structure, keep),
         "params": {
             "dense": cost.count_parameters(target.model),
             "pruned": cost.parameters(target.model, target.adapter, structure, keep),
         },
-        "prunable_params": {
-            "dense": int(sum(c.prunable for c in costs.values())),
-            "pruned": int(kept),
-        },
-        "sparsity": share(budget.scope),
-        "encoder_sparsity": share(["encoder.*"]),
-        "decoder_sparsity": share(["decoder.*"]),
+        "prunable_params": _shrunk(costs, left),
+        "encoder_sparsity": share("encoder"),
+        "decoder_sparsity": share("decoder"),
     }
 
 
-def macs(dense: PrunableModel, pruned: PrunableModel, task: Task) -> dict[str, Any]:
-    """MACs of one forward pass of a typical example, whole models, embeddings' look-ups excluded."""
-    batch = typical_example(task)
-    inputs = {name: t.to(dense.model.device) for name, t in batch.items()}
-    before = cost.count_macs(dense.model, inputs)
-    after = cost.count_macs(pruned.model, {name: t.to(pruned.model.device) for name, t in batch.items()})
-    lengths = {name: list(t.shape) for name, t in batch.items()}
-    return {"dense": before, "pruned": after, "ratio": after / before, "inputs": lengths}
+def macs(
+    dense: PrunableModel, pruned: PrunableModel, plan: PruningPlan, budget: BudgetSpec, task: Task
+) -> dict[str, Any]:
+    """MACs of one forward pass of one example, before and after.
+
+    Returns:
+        ``dense`` and ``pruned``, of whole models by torch's counter (embeddings' look-ups are no MACs), and
+        their ``ratio``; ``length`` and ``target_length`` (none without a decoder), the tokens they are
+        counted for; ``prunable``, dense and pruned, of what is in the budget's scope alone; ``inputs``, the
+        shapes counted on.
+    """
+    lengths = dense.lengths(budget.macs, task)
+    inputs = example(dense.model, lengths)
+    before, after = (cost.count_macs(target.model, _on(target.model, inputs)) for target in (dense, pruned))
+    costs = cost.mac_costs(dense.model, dense.structure, lengths)
+    scoped = cost.scoped(costs, dense.structure, budget.scope)
+    return {
+        "dense": before,
+        "pruned": after,
+        "ratio": after / before,
+        "length": lengths.source,
+        "target_length": lengths.target or None,
+        "prunable": _shrunk(scoped, cost.kept_units(dense.structure, plan.keep)),
+        "inputs": {name: list(tensor.shape) for name, tensor in inputs.items()},
+    }
 
 
-def typical_example(task: Task) -> dict[str, Tensor]:
-    """A batch of one validation example, of the length nearest to the mean."""
-    lengths = task.lengths("validation")
-    mean = sum(lengths) / len(lengths)
-    index = min(range(len(lengths)), key=lambda i: abs(lengths[i] - mean))
-    return task.collate([task.examples("validation")[index]])
+def example(model: PreTrainedModel, lengths: cost.Lengths) -> dict[str, Tensor]:
+    """One example of ``lengths`` for ``model``, to be counted on: its values mean nothing.
+
+    Returns:
+        ``pixel_values`` ``[1, C, H, W]``, or ``input_ids`` and ``attention_mask`` ``[1, S]``, with
+        ``decoder_input_ids`` ``[1, T]`` where there is a decoder. On the CPU.
+    """
+    config = model.config
+    if model.main_input_name == "pixel_values":
+        size = config.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return {"pixel_values": torch.zeros(1, config.num_channels, height, width)}
+    # Classifiers on encoder-decoders look for an end token.
+    token = getattr(config, "eos_token_id", None) or 0
+    input_ids = torch.full((1, lengths.source), token)
+    inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+    if lengths.target:
+        inputs["decoder_input_ids"] = torch.full((1, lengths.target), token)
+    return inputs
+
+
+def _on(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
+        for name, tensor in inputs.items()
+    }
+
+
+def _shrunk(costs: Mapping[str, cost.SublayerCost], left: Mapping[str, int]) -> dict[str, int]:
+    """The prunable cost of ``costs`` before, and with only ``left`` units of each sublayer."""
+    return {
+        "dense": int(sum(c.prunable for c in costs.values())),
+        "pruned": int(sum(c.kept(left[name]) for name, c in costs.items())),
+    }
 
 
 def structure_rows(target: PrunableModel, plan: PruningPlan) -> list[dict[str, Any]]:

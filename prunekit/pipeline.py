@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from prunekit.achieved import achieved, dense_rows, macs, structure_rows, typical_example
+from prunekit.achieved import achieved, dense_rows, example, macs, structure_rows
 from prunekit.errors import PrunekitError
 from prunekit.files import write_text
 from prunekit.finetune import finetune
@@ -17,17 +17,19 @@ from prunekit.measure.environment import environment_record
 from prunekit.measure.speed import as_pair, measure_speed, random_inputs
 from prunekit.models import load_model, load_processor, save_model
 from prunekit.progress import Progress
+from prunekit.pruning import cost
 from prunekit.pruning.auto import auto_class_name
-from prunekit.pruning.cost import count_macs
 from prunekit.pruning.plan import PruningPlan
 from prunekit.pruning.target import PrunableModel, find_adapter
 from prunekit.pruning.verify import reload_difference, verify
 from prunekit.recipe import (
+    BudgetSpec,
     EvaluateSpec,
     MethodEntry,
     Recipe,
     ResolvedMethod,
     SpeedSpec,
+    StageSpec,
     TaskSpec,
     dump_recipe,
     resolve_method,
@@ -96,6 +98,7 @@ class _Job:
         target = self.dense.copy()
         target.model.to(self.device)
         chosen = method.method_class(method.config).plan(target, self.task, method.budget, self.trainer)
+        pruned = target.pruned(chosen)
         plan = chosen.model_copy(
             update={
                 "model_type": self.dense.adapter.model_type,
@@ -105,10 +108,12 @@ class _Job:
                 "method_version": self.distribution,
                 "recipe_sha256": self.folder.recipe_sha256,
                 "budget": method.budget.model_dump(),
-                "achieved": achieved(target, chosen, method.budget),
+                "achieved": {
+                    **achieved(target, chosen, method.budget, self.task),
+                    "macs": macs(target, pruned, chosen, method.budget, self.task),
+                },
             }
         )
-        pruned = target.pruned(plan)
         plan.save(self.out / "plan.json")
         certificate = verify(target, pruned, plan, self._batch(8))
         save_model(pruned.model, self.processor, self.out / "checkpoints" / "pruned")
@@ -187,12 +192,16 @@ class _Job:
             "task": self.recipe.task.name,
             "seed": self.recipe.seed,
             "requested": self.method.budget.model_dump(),
-            "achieved": {**plan.achieved, "macs": macs(self.dense, saved, self.task)},
+            "achieved": {
+                **plan.achieved,
+                "macs": macs(self.dense, saved, plan, self.method.budget, self.task),
+            },
             "structure": structure_rows(self.dense, plan),
             "quality": _without(quality, "evaluate_s"),
             "speed": _without(speed, "speed_s"),
             "verify": {**_without(planned, "plan_s"), "reload_max_abs": recovered["reload_max_abs"]},
             "stages": stages,
+            "recovery_steps": recovered["steps"],
             "auto_class": auto_class_name(saved.model),
             "warnings": _warnings(self.method, recovered),
             "recipe": self.recipe.model_dump(mode="json"),
@@ -229,31 +238,42 @@ def _warnings(method: ResolvedMethod, recovered: dict[str, Any]) -> list[str]:
 def dry_run(recipe: Recipe, label: str | None, *, registry: Registry) -> dict[str, Any]:
     """What a run would work on: shapes, parameters, MACs, training steps. Nothing is trained or written."""
     method = resolve_method(recipe, label, registry)
-    name = str(recipe.model)
+    name, budget = str(recipe.model), method.budget
     task = make_task(recipe.task, load_processor(name), registry)
     model = load_model(name)
     target = PrunableModel(model, find_adapter(model, registry.adapters))
-    examples = len(task.examples("train"))
-    rows = dense_rows(target, method.budget.scope)
-    total = sum(c.prunable for c in target.parameter_costs().values())
-    scoped = sum(c.prunable for c in target.parameter_costs(method.budget.scope).values())
+    lengths = target.lengths(budget.macs, task)
+    counted = {"dense": cost.count_macs(model, example(model, lengths)), "length": lengths.source}
+    if lengths.target:
+        counted["target_length"] = lengths.target
+    by_params, by_macs = (budget.model_copy(update={"metric": metric}) for metric in ("params", "macs"))
     return {
         "model": name,
         "method": method.method_class.info.name,
         "label": method.label,
-        "shapes": rows,
-        "parameters": {
-            "all": model.num_parameters(),
-            "prunable": int(total),
-            "in_scope": int(scoped),
-            "to_remove": round(scoped * method.budget.sparsity),
-        },
-        "macs": {"dense": count_macs(model, typical_example(task))},
+        "shapes": dense_rows(target, budget.scope),
+        "parameters": {"all": model.num_parameters(), **_to_prune(target, by_params, task, budget.metric)},
+        "macs": {**counted, **_to_prune(target, by_macs, task, budget.metric)},
         "steps": {
-            "train": total_steps(examples, method.train) if method.method_class.info.trains else 0,
-            "recover": total_steps(examples, method.recover),
+            "train": _steps(task, method.train) if method.method_class.info.trains else 0,
+            "recover": _steps(task, method.recover),
         },
     }
+
+
+def _to_prune(target: PrunableModel, budget: BudgetSpec, task: Task, wanted: str) -> dict[str, int]:
+    """Prunable cost in the budget's metric, and what is to go of it if that is the metric ``wanted``."""
+    everything = budget.model_copy(update={"scope": []})
+    total, scoped = (sum(c.prunable for c in target.costs(b, task).values()) for b in (everything, budget))
+    figures = {"prunable": int(total), "in_scope": int(scoped)}
+    if budget.metric == wanted:
+        figures["to_remove"] = round(scoped * budget.sparsity)
+    return figures
+
+
+def _steps(task: Task, spec: StageSpec) -> int:
+    # A task whose model is not trained need not have anything to train on.
+    return 0 if spec.is_empty else total_steps(len(task.examples("train")), spec)
 
 
 def evaluate(

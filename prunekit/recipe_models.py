@@ -23,6 +23,17 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class MacsSpec(_Section):
+    """How many tokens an example has where MACs are counted."""
+
+    length: int | None = Field(
+        None, ge=1, description="input tokens; by default the mean of the calibration data without padding"
+    )
+    target_length: int | None = Field(
+        None, ge=1, description="tokens that a decoder writes; by default their mean likewise"
+    )
+
+
 class BudgetSpec(_Section):
     """What to remove: a share of the prunable total, counted in one metric, inside a scope."""
 
@@ -31,6 +42,7 @@ class BudgetSpec(_Section):
     scope: list[str] = Field(
         [], description='patterns over group names, such as "encoder.*"; empty means all'
     )
+    macs: MacsSpec = Field(MacsSpec(), description="what MACs are counted on")
 
 
 class StageSpec(_Section):
@@ -48,6 +60,11 @@ class StageSpec(_Section):
         "auto", description="number format of the forward pass; auto is bf16 on a GPU that has it"
     )
     checkpoint_every: int = Field(500, ge=1, description="steps between resumable checkpoints")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no step is asked for."""
+        return self.epochs == 0 and self.max_steps is None
 
 
 class TrainSpec(StageSpec):
@@ -69,6 +86,9 @@ class DistillSpec(_Section):
 class RecoverSpec(StageSpec):
     """The training after pruning."""
 
+    epochs: float = Field(
+        1.0, ge=0, description="passes over the training data; 0 leaves the model as it was cut"
+    )
     distill: DistillSpec | None = Field(
         None, description="distillation from the dense model; none by default"
     )

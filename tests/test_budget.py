@@ -1,38 +1,17 @@
 """From scores to kept units: the budget is met, to within the cheapest unit, in the order of the scores."""
 
 import re
-from types import SimpleNamespace
 
 import pytest
 import torch
+from budget_calls import layout, removed_share, scores
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunekit.errors import BudgetError
 from prunekit.pruning import cost
 from prunekit.pruning.budget import keep_by_score
-from prunekit.pruning.cost import SublayerCost
-from prunekit.pruning.units import UnitGroup
 from prunekit.testing.tiny import tiny_model
-
-
-def layout(**units):
-    """Costs and a structure of sublayers given as ``name=(cost of a unit, units[, fixed])``."""
-    costs = {name: SublayerCost(*numbers) for name, numbers in units.items()}
-    groups = {
-        name: SimpleNamespace(units=UnitGroup(f"{name}.units", "head", c.units)) for name, c in costs.items()
-    }
-    return costs, SimpleNamespace(sublayers=groups)
-
-
-def scores(**vectors):
-    return {f"{name}.units": torch.tensor(vector, dtype=torch.float64) for name, vector in vectors.items()}
-
-
-def removed_share(keep, costs):
-    total = sum(c.prunable for c in costs.values())
-    kept = sum(c.kept(len(keep.get(f"{name}.units", range(c.units)))) for name, c in costs.items())
-    return 1 - kept / total
 
 
 def test_a_case_worked_by_hand():

@@ -14,9 +14,9 @@ from nash_calls import (
     target_of,
     tensors_of,
 )
-from prunekit_nash.layers import select_layers
 from toy_task import copy_task
 
+from prunekit.pruning.layers import select_layers
 from prunekit.pruning.target import PrunableModel
 from prunekit.pruning.verify import verify
 from prunekit.training import checkpoints, l0

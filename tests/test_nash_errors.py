@@ -7,10 +7,10 @@ import re
 import pytest
 import torch
 from nash_calls import rows_of, run_nash, target_of
-from prunekit_nash.layers import select_layers
 from transformers import T5EncoderModel
 
 from prunekit.errors import BudgetError, TrainingError, UnsupportedModelError
+from prunekit.pruning.layers import select_layers
 from prunekit.testing.tiny import tiny_model
 
 

@@ -8,9 +8,9 @@ from itertools import pairwise
 from math import floor
 
 import pytest
-from prunekit_nash.layers import select_layers
 
 from prunekit.errors import BudgetError
+from prunekit.pruning.layers import select_layers
 
 PAIRS = [(depth, kept) for depth in range(1, 65) for kept in range(1, depth + 1)]
 

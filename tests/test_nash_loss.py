@@ -10,12 +10,12 @@ import pytest
 import torch
 from nash_calls import QUICK, deep_t5, rows_of, run_nash, target_of
 from prunekit_nash.config import PRESETS, NashConfig
-from prunekit_nash.layers import select_layers
 from prunekit_nash.loss import StudentLoss
 from prunekit_nash.method import Nash
 from pydantic import ValidationError
 from toy_task import copy_task
 
+from prunekit.pruning.layers import select_layers
 from prunekit.pruning.plan import PruningPlan
 
 BOTH = pytest.mark.parametrize("name", ["t5", "bart"])

@@ -98,7 +98,8 @@ def test_the_report_has_the_keys_that_others_rely_on(finished):
     assert {key: wanted - report[key].keys() for key, wanted in expected.items()} == {
         key: set() for key in expected
     }
-    assert report["achieved"]["macs"].keys() >= {"dense", "pruned", "ratio"}
+    wanted = {"dense", "pruned", "ratio", "length", "target_length", "prunable", "inputs"}
+    assert report["achieved"]["macs"].keys() == wanted
     for side in ("dense", "pruned"):
         assert report["speed"][side].keys() >= {"median_ms", "p10_ms", "p90_ms", "peak_mib"}
         assert report["quality"][side].keys() == {"per", "per_stderr", "wer", "wer_stderr", "n"}
@@ -140,11 +141,14 @@ def test_recovery_trained_the_cut_model(finished):
 
 
 def test_the_plan_says_where_it_comes_from(finished, dense):
-    plan = PruningPlan.load(finished[0] / "plan.json")
+    out, report = finished
+    plan = PruningPlan.load(out / "plan.json")
     assert (plan.model_type, plan.base_model, plan.method) == ("t5", str(dense), "nash")
     assert plan.method_version.startswith("prunekit ")
     assert len(plan.base_config_sha256) == len(plan.recipe_sha256) == 64
-    assert plan.budget == {"metric": "params", "sparsity": 0.3, "scope": ["encoder.*"]}
+    lengths = {"length": None, "target_length": None}
+    assert plan.budget == {"metric": "params", "sparsity": 0.3, "scope": ["encoder.*"], "macs": lengths}
+    assert plan.achieved == report["achieved"]
 
 
 def test_the_kept_recipe_repeats_the_run(finished):

@@ -146,6 +146,12 @@ def test_a_label_gives_its_method_with_the_merged_sections(load, registry):
     assert (chosen.recover.distill.logits, chosen.recover.distill.temperature) == (1, 2)
 
 
+def test_lengths_of_macs_are_merged_key_by_key(load, registry):
+    recipe = load(GOOD, "budget.macs.length=39", "methods.trim-2.budget.macs.target_length=12")
+    chosen = resolve_method(recipe, "trim-2", registry)
+    assert (chosen.budget.macs.length, chosen.budget.macs.target_length) == (39, 12)
+
+
 def test_a_labels_own_keys_become_the_methods_config(load, registry):
     assert resolve_method(load(GOOD), "trim", registry).config == TrimConfig(decoder_layers=3)
 

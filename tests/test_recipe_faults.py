@@ -35,6 +35,24 @@ def test_removing_everything_is_not_a_sparsity(fault):
     assert "budget.sparsity = 1 must be less than 1" in fault(changed("sparsity: 0.3", "sparsity: 1"))
 
 
+def test_a_training_section_needs_epochs_but_recovery_may_do_without(fault, load):
+    text = fault(changed("epochs: 4", "epochs: 0"))
+    assert " line 14 train.epochs = 0 must be greater than 0 (passes over the training data)" in text
+    assert load(GOOD, "recover.epochs=0").recover.is_empty
+    assert "recover.epochs = -1 must be greater than or equal to 0" in fault(GOOD, "recover.epochs=-1")
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("length=0", "budget.macs.length = 0 must be greater than or equal to 1 (input tokens;"),
+        ("lenght=4", "budget.macs.lenght unknown key; did you mean length? (macs takes: length, target"),
+    ],
+)
+def test_a_fault_in_the_lengths_of_macs_is_told(key, text, fault):
+    assert text in fault(GOOD, f"budget.macs.{key}")
+
+
 def test_an_unknown_section_is_answered_with_the_nearest_and_all(fault):
     text = fault(GOOD + "evalute: {split: test}\n")
     assert (

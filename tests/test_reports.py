@@ -255,6 +255,33 @@ def test_the_budget_is_one_sentence_in_words(requested, sentence):
     assert f"{sentence}; achieved 30.0 %" in render_markdown(changed(requested=requested))
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "| removed from all prunable MACs | 30 % | 30.0 % |  |",
+        "| removed from the encoder (parameters) |  | 30.0 % |  |",
+        "| prunable MACs in scope at 39 and 12 tokens | at most 35,000,000 | 50,000,000 -> 34,900,000 "
+        "(-30.2 %) |  |",
+    ],
+)
+def test_a_mac_budget_stands_beside_what_was_achieved_in_macs(line):
+    counted = {"length": 39, "target_length": 12, "prunable": {"dense": 50000000, "pruned": 34900000}}
+    achieved = REPORT["achieved"] | {"macs": REPORT["achieved"]["macs"] | counted}
+    requested = {"metric": "macs", "sparsity": 0.3, "scope": []}
+    assert line in render_markdown(changed(achieved=achieved, requested=requested)).splitlines()
+
+
+def test_under_another_budget_prunable_macs_have_no_limit():
+    counted = {"length": 39, "target_length": None, "prunable": {"dense": 50000000, "pruned": 34900000}}
+    achieved = REPORT["achieved"] | {"macs": REPORT["achieved"]["macs"] | counted}
+    line = "| prunable MACs in scope at 39 tokens |  | 50,000,000 -> 34,900,000 (-30.2 %) |  |"
+    assert line in render_markdown(changed(achieved=achieved)).splitlines()
+
+
+def test_a_run_without_recovery_says_so():
+    assert "- steps of recovery: 0" in render_markdown(changed(recovery_steps=0)).splitlines()
+
+
 def test_text_from_users_cannot_break_a_table_or_start_html():
     quality = copy.deepcopy(REPORT["quality"])
     for side in ("dense", "pruned"):

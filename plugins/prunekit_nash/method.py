@@ -8,10 +8,10 @@ from pydantic import BaseModel
 
 from prunekit.errors import BudgetError, UnsupportedModelError
 from prunekit.method import MethodInfo
+from prunekit.pruning.layers import select_layers
 from prunekit.pruning.plan import PruningPlan
 from prunekit.pruning.units import in_scope
 from prunekit_nash.config import INFO, NashConfig
-from prunekit_nash.layers import select_layers
 
 if TYPE_CHECKING:
     from prunekit.pruning.target import PrunableModel

@@ -34,12 +34,13 @@ def pruned_classes() -> dict[str, type[Any]]:
     classes = {}
     for adapter in _adapters():
         AutoConfig.register(adapter.pruned_type, pruned_config_class(adapter), exist_ok=True)
+        stock_config, pruned_config = CONFIG_MAPPING[adapter.model_type], pruned_config_class(adapter)
         for auto in autos:
-            stock = auto._model_mapping.get(CONFIG_MAPPING[adapter.model_type], None)
-            if isinstance(stock, type):
-                pruned = pruned_class(stock, adapter)
-                auto.register(pruned_config_class(adapter), pruned, exist_ok=True)
-                classes[pruned.__name__] = pruned
+            pruned = tuple(pruned_class(stock, adapter) for stock in _choices(auto, stock_config))
+            if pruned:
+                # Of several classes an Auto class takes the one that the checkpoint names.
+                auto.register(pruned_config, pruned[0] if len(pruned) == 1 else pruned, exist_ok=True)
+                classes.update({each.__name__: each for each in pruned})
     return classes
 
 
@@ -48,10 +49,19 @@ def auto_class_name(model: PreTrainedModel) -> str | None:
     from transformers.models.auto import modeling_auto
 
     for name, auto in vars(modeling_auto).items():
-        mapping = getattr(auto, "_model_mapping", None) if isinstance(auto, type) else None
-        if mapping and mapping.get(type(model.config), None) is type(model):
+        if (
+            isinstance(auto, type)
+            and getattr(auto, "_model_mapping", None)
+            and type(model) in _choices(auto, type(model.config))
+        ):
             return str(name)
     return None
+
+
+def _choices(auto: Any, config_class: type[Any]) -> tuple[Any, ...]:
+    """The model classes that an Auto class has for a config class: none, one or several."""
+    found = auto._model_mapping.get(config_class, ())
+    return found if isinstance(found, tuple) else (found,)
 
 
 def _adapters() -> tuple[Adapter, ...]:

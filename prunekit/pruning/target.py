@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from prunekit.adapters.base import Adapter, Structure
 from prunekit.errors import BudgetError, UnsupportedModelError
 from prunekit.pruning import checkpoint, cost
+from prunekit.pruning.lengths import mac_lengths
 from prunekit.pruning.masks import masked
 from prunekit.pruning.plan import PruningPlan
 from prunekit.pruning.units import UnitGroup, block_group
@@ -17,6 +18,9 @@ from prunekit.pruning.units import UnitGroup, block_group
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
+
+    from prunekit.recipe import BudgetSpec, MacsSpec
+    from prunekit.tasks.base import Task
 
 
 class PrunableModel:
@@ -81,13 +85,43 @@ class PrunableModel:
         """An independent copy, such as a teacher."""
         return PrunableModel(deepcopy(self.model), self.adapter)
 
+    def costs(self, budget: BudgetSpec, task: Task | None = None) -> dict[str, cost.SublayerCost]:
+        """What the sublayers in the budget's scope cost, in the budget's metric.
+
+        Args:
+            budget: metric, scope, and for MACs the lengths.
+            task: where lengths that the budget does not state are measured.
+
+        Raises:
+            BudgetError: if the scope has patterns and none matches, if nothing says how long examples are,
+                or if the metric is a latency, which is not a sum over units.
+        """
+        if budget.metric == "params":
+            return self.parameter_costs(budget.scope)
+        if budget.metric == "macs":
+            lengths = self.lengths(budget.macs, task)
+            return self._in_scope(cost.mac_costs(self.model, self.structure, lengths), budget.scope)
+        raise BudgetError(
+            f"budget.metric = {budget.metric}: units have costs in params and macs only. Write one of these, "
+            f"or use a method that works with {budget.metric}."
+        )
+
+    def lengths(self, spec: MacsSpec, task: Task | None = None) -> cost.Lengths:
+        """Tokens per example that this model's MACs are counted for; see ``prunekit.pruning.lengths``."""
+        return mac_lengths(self.model, self.adapter, self.structure, spec, task)
+
     def parameter_costs(self, scope: Iterable[str] = ()) -> dict[str, cost.SublayerCost]:
         """Parameters of the sublayers in scope.
 
         Raises:
             BudgetError: if the scope has patterns and none matches.
         """
-        patterns, every = list(scope), cost.parameter_costs(self.model, self.structure)
+        return self._in_scope(cost.parameter_costs(self.model, self.structure), scope)
+
+    def _in_scope(
+        self, every: Mapping[str, cost.SublayerCost], scope: Iterable[str]
+    ) -> dict[str, cost.SublayerCost]:
+        patterns = list(scope)
         found = cost.scoped(every, self.structure, patterns)
         if patterns and not found:
             example = next(iter(self.structure.sublayers.values())).units.name

@@ -89,16 +89,23 @@ def budget_sentence(report: Report, code: str = "") -> str:
 def headline(report: Report) -> list[tuple[str, str, str, str]]:
     """Rows of (what, requested, achieved, measured); a cell that does not apply is empty."""
     requested, achieved = report.get("requested") or {}, report.get("achieved") or {}
+    metric = requested.get("metric", "params")
     rows = []
     if "sparsity" in achieved:
         what = f"removed from {_target(requested)}"
         rows.append((what, _share(requested), f"{100 * achieved['sparsity']:.1f} %", ""))
     for stack in ("encoder", "decoder"):
         if achieved.get(f"{stack}_sparsity") is not None:
-            rows.append((f"removed from the {stack}", "", f"{100 * achieved[f'{stack}_sparsity']:.1f} %", ""))
+            what = f"removed from the {stack}" + (" (parameters)" if metric == "macs" else "")
+            rows.append((what, "", f"{100 * achieved[f'{stack}_sparsity']:.1f} %", ""))
     for key, what in (("params", "parameters"), ("prunable_params", "prunable parameters"), ("macs", "MACs")):
         if achieved.get(key):
             rows.append((what, "", _shrinkage(achieved[key]["dense"], achieved[key]["pruned"]), ""))
+    if "prunable" in (macs := achieved.get("macs") or {}):
+        dense, pruned = macs["prunable"]["dense"], macs["prunable"]["pruned"]
+        lengths = " and ".join(str(macs[key]) for key in ("length", "target_length") if macs.get(key))
+        most = f"at most {(1 - requested['sparsity']) * dense:,.0f}" if metric == "macs" else ""
+        rows.append((f"prunable MACs in scope at {lengths} tokens", most, _shrinkage(dense, pruned), ""))
     quality, speed = report.get("quality"), report.get("speed")
     if quality:
         dense, pruned = (_metric(quality[side], quality["primary"]) for side in ("dense", "pruned"))
@@ -305,8 +312,9 @@ def _answer(value: float | bool | None) -> str:
 
 
 def _stages(report: Report) -> list[str]:
-    stages = report.get("stages") or {}
-    return [f"{name.removesuffix('_s')}: {_duration(seconds)}" for name, seconds in stages.items()]
+    stages, steps = report.get("stages") or {}, report.get("recovery_steps")
+    lines = [f"{name.removesuffix('_s')}: {_duration(seconds)}" for name, seconds in stages.items()]
+    return lines if steps is None else [*lines, f"steps of recovery: {steps:,}"]
 
 
 def _duration(seconds: float) -> str:

@@ -25,7 +25,7 @@ def bucketed_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoc
 
 
 def total_steps(examples: int, spec: StageSpec) -> int:
-    """Update steps that ``spec`` asks for on a training split of ``examples``."""
+    """Update steps that ``spec`` asks for on a training split of ``examples``; none for 0 epochs."""
     if spec.max_steps is not None:
         return spec.max_steps
     per_epoch = math.ceil(examples / spec.batch_size)

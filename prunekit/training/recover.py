@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from prunekit.training.distill import logit_kl
-from prunekit.training.loop import Batch, Loss, task_loss
+from prunekit.training.loop import Batch, FitResult, Loss, task_loss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from prunekit.recipe import RecoverSpec
     from prunekit.tasks.base import Task
-    from prunekit.training.loop import FitResult, Trainer
+    from prunekit.training.loop import Trainer
 
 IGNORED = -100
 
@@ -23,7 +23,12 @@ IGNORED = -100
 def recover(
     pruned: PreTrainedModel, dense: PreTrainedModel, task: Task, spec: RecoverSpec, trainer: Trainer
 ) -> FitResult:
-    """Train ``pruned`` in place on the task's loss, and on the dense model's predictions if asked to."""
+    """Train ``pruned`` in place on the task's loss, and on the dense model's predictions if asked to.
+
+    Where ``spec`` asks for no steps, the model stays as it is and no data is looked at.
+    """
+    if spec.is_empty:
+        return FitResult(steps=0, seconds=0.0)
     loss = task_loss(pruned)
     if spec.distill is not None and spec.distill.logits:
         dense.to(trainer.device).eval()

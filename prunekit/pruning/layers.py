@@ -1,4 +1,4 @@
-"""Which decoder blocks stay."""
+"""Which blocks of a stack stay, where only their number is given."""
 
 from __future__ import annotations
 
@@ -9,25 +9,33 @@ from prunekit.errors import BudgetError
 Selection = Literal["uniform", "uniform-paper", "uniform-float", "low", "high"]
 
 
-def select_layers(depth: int, kept: int, selection: Selection = "uniform") -> tuple[int, ...]:
+def select_layers(
+    depth: int, kept: int, selection: Selection = "uniform", *, stack: str = "decoder"
+) -> tuple[int, ...]:
     """Indices (0-based, ascending) of the blocks to keep.
 
     With L = ``depth`` and d = ``kept`` >= 2:
 
     - ``uniform``: ``i (L - 1) // (d - 1)`` for i = 0..d-1, in exact integers; first and last always stay;
-    - ``uniform-float``: the released code's ``floor((L - 1) / (d - 1) * i)``, which misses the last block for
-      some pairs, such as (16, 12);
-    - ``uniform-paper``: the paper's ``floor((L - 1) / (d - 1)) * i``, which becomes ``low`` for large d;
+    - ``uniform-float``: ``floor((L - 1) / (d - 1) * i)`` as NASH's released code computes it, in floating
+      point, which misses the last block for some pairs, such as (16, 12);
+    - ``uniform-paper``: NASH's published ``floor((L - 1) / (d - 1)) * i``, which becomes ``low`` for large d;
     - ``low``, ``high``: the first or the last d.
 
-    A single block is the last one under ``high`` and the first one otherwise; the reference divides by zero.
+    A single block is the last one under ``high`` and the first one otherwise (NASH's code divides by zero).
+
+    Args:
+        depth: blocks that there are.
+        kept: blocks to keep.
+        selection: the rule.
+        stack: what an error calls the stack.
 
     Raises:
         BudgetError: if ``kept`` is not between 1 and ``depth``.
     """
     if not 1 <= kept <= depth:
         raise BudgetError(
-            f"decoder_layers = {kept}, but the decoder has {depth} blocks; choose between 1 and {depth}."
+            f"{stack}_layers = {kept}, but the {stack} has {depth} blocks; choose between 1 and {depth}."
         )
     if selection == "high":
         return tuple(range(depth - kept, depth))

@@ -1,0 +1,1 @@
+"""From calibration examples to a plan without training: scores, allocation, rearrangement, tuning."""

@@ -1,0 +1,151 @@
+"""Scores in a run folder, so that another budget on the same model and data need not score again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+import prunekit
+from prunekit.scoring.scores import Scores
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+FILE = "scores.safetensors"
+_STDERR, _GRADIENTS = ".stderr", ".gradients"
+_log = logging.getLogger(__name__)
+
+Fingerprint = Mapping[str, Any]
+
+
+def fingerprint(
+    method: str,
+    model: PreTrainedModel,
+    batches: Sequence[Mapping[str, Tensor]],
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What scores depend on: two runs with equal fingerprints have equal scores.
+
+    Args:
+        method: the method's name.
+        model: weights and config go in as hashes.
+        batches: the calibration batches, as a hash.
+        settings: what else decides the scores, as plain JSON values; never the budget.
+    """
+    data = {
+        f"{number}.{name}": tensor for number, batch in enumerate(batches) for name, tensor in batch.items()
+    }
+    # Where the model was loaded from changes nothing.
+    config = {key: value for key, value in model.config.to_dict().items() if key != "_name_or_path"}
+    found = {
+        "method": method,
+        "version": prunekit.__version__,
+        "weights": _digest(model.state_dict()),
+        "config": hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest(),
+        "data": _digest(data),
+        **{f"settings.{name}": value for name, value in settings.items()},
+    }
+    # As JSON gives it back: tuples become lists.
+    plain: dict[str, Any] = json.loads(json.dumps(found))
+    return plain
+
+
+class ScoreCache:
+    """The scores of one run: looked for in its own folder, then in those beside it.
+
+    Args:
+        folder: the run folder.
+        fingerprint: of this run's scores.
+    """
+
+    def __init__(self, folder: Path, fingerprint: Fingerprint) -> None:
+        self.folder = folder
+        self.fingerprint = fingerprint
+
+    def load(self) -> Scores | None:
+        """Scores of a run that asked for the same, or none; a log line says which, or what differs."""
+        differing: tuple[Path, list[str]] | None = None
+        for path in self._candidates():
+            stored = _fingerprint_of(path)
+            if stored is None or stored.get("method") != self.fingerprint["method"]:
+                continue
+            different = sorted(
+                key
+                for key in stored.keys() | self.fingerprint.keys()
+                if stored.get(key) != self.fingerprint.get(key)
+            )
+            if not different:
+                _log.info("scores of %s reused from %s", self.fingerprint["method"], path)
+                return _read(path)
+            if differing is None or len(different) < len(differing[1]):
+                differing = path, different
+        if differing is not None:
+            _log.warning(
+                "scores of %s computed anew: %s differ from those in %s",
+                self.fingerprint["method"],
+                ", ".join(differing[1]),
+                differing[0],
+            )
+        return None
+
+    def save(self, scores: Scores) -> None:
+        """Write ``scores.safetensors``; it appears whole or not at all."""
+        tensors = dict(scores.values)
+        tensors |= {name + _STDERR: value for name, value in scores.errors.items()}
+        tensors |= {name + _GRADIENTS: value for name, value in scores.gradients.items()}
+        # The format wants each tensor in memory of its own.
+        tensors = {
+            name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.folder / f"{FILE}.partial"
+        save_file(tensors, partial, metadata={"fingerprint": json.dumps(dict(self.fingerprint))})
+        os.replace(partial, self.folder / FILE)
+
+    def _candidates(self) -> list[Path]:
+        own = self.folder / FILE
+        beside = sorted(path for path in self.folder.parent.glob(f"*/{FILE}") if path != own)
+        return [path for path in (own, *beside) if path.is_file()]
+
+
+def _fingerprint_of(path: Path) -> dict[str, Any] | None:
+    """The fingerprint in a file; none where it cannot be read, which then counts as not there."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored: dict[str, Any] = json.loads((file.metadata() or {})["fingerprint"])
+            return stored
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
+
+
+def _read(path: Path) -> Scores:
+    values, errors, gradients = {}, {}, {}
+    with safe_open(path, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118 - not a mapping
+            if name.endswith(_STDERR):
+                errors[name.removesuffix(_STDERR)] = file.get_tensor(name)
+            elif name.endswith(_GRADIENTS):
+                gradients[name.removesuffix(_GRADIENTS)] = file.get_tensor(name)
+            else:
+                values[name] = file.get_tensor(name)
+    return Scores(values, errors, gradients)
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Hash of names, shapes, types and bytes."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        # As bytes, because numpy knows no bfloat16.
+        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
