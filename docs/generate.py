@@ -192,11 +192,20 @@ def documented_fields(item: type[Any]) -> str:
 
 def method_table() -> str:
     """The methods that ship with prunekit, with links to their pages."""
+    registry = own_registry()
     rows = [
-        (f"[{name}](methods/{name}.md)", method.info.summary, method.info.paper)
-        for name, method in own_registry().methods.items()
+        (f"[{name}]({method_page(name, registry)})", method.info.summary, method.info.paper)
+        for name, method in registry.methods.items()
     ]
     return table(("method", "what it does", "source"), rows)
+
+
+def method_page(name: str, registry: Registry) -> str:
+    """Where a method is explained, from docs/: on its own page, or in a section of its plugin's."""
+    own = f"methods/{name}.md"
+    if (ROOT / "docs" / own).is_file():
+        return own
+    return f"methods/{registry.origins['methods'][name].plugin}.md#{name}"
 
 
 def adapter_table() -> str:

@@ -11,6 +11,8 @@ import pluggy
 import pytest
 import torch
 import typer
+import yaml
+from oneshot_calls import plan_of
 
 import prunekit.errors
 from prunekit import hookspecs
@@ -28,6 +30,8 @@ DOCS = ROOT / "docs"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 WITH_PYTHON = [page for page in PAGES if PYTHON.search(page.read_text())]
+GENERATE = runpy.run_path(str(DOCS / "generate.py"))
+PROFILES = ("paper", "released", "released-vision")
 
 
 def page_id(page: Path) -> str:
@@ -74,17 +78,26 @@ def test_every_error_class_has_an_entry():
 
 @pytest.mark.parametrize("name", get_registry().methods)
 def test_every_method_has_a_page_with_its_keys(name):
-    text = (DOCS / "methods" / f"{name}.md").read_text()
+    page, _, _ = GENERATE["method_page"](name, get_registry()).partition("#")
+    text = (DOCS / page).read_text()
     missing = [key for key in get_registry().methods[name].Config.model_fields if f"`{key}`" not in text]
     assert missing == []
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_profiles_shown_for_optin_are_the_methods_own(profile):
+    section = (DOCS / "methods" / "optin.md").read_text().partition("\n## Keys\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (\S+) \| (\S+) \| (\S+) \|", section, re.MULTILINE)
+    shown = {key: yaml.safe_load(values[PROFILES.index(profile)].strip("`")) for key, *values in rows}
+    found = get_registry().methods["optin"].Config(profile=profile).model_dump()
+    assert shown == {key: "none" if value is None else value for key, value in found.items()}
 
 
 # Agreement
 
 
 def test_generated_parts_are_up_to_date(capsys):
-    generate = runpy.run_path(str(DOCS / "generate.py"))
-    assert generate["main"](["--check"]) == 0, f"{capsys.readouterr().out}Run `python docs/generate.py`."
+    assert GENERATE["main"](["--check"]) == 0, f"{capsys.readouterr().out}Run `python docs/generate.py`."
 
 
 def test_the_readme_shows_the_quickstart_recipe():
@@ -143,14 +156,28 @@ def test_shown_python_runs(page):
 def test_the_method_shown_for_plugins_meets_its_budget():
     shown = run_examples(DOCS / "plugins.md")
     hook = SimpleNamespace(prunekit_register_methods=shown["prunekit_register_methods"])
-    registry = Registry([Source("magnitude", "prunekit-magnitude 0.1.0", lambda: hook)])
-    method = registry.methods["magnitude"]
+    registry = Registry([Source("column-norm", "prunekit-column-norm 0.1.0", lambda: hook)])
+    method = registry.methods["column-norm"]
     model = tiny_model("bart")
     target = PrunableModel(model, find_adapter(model, get_registry().adapters))
     budget = BudgetSpec(sparsity=0.3)
     plan = method(method.Config(power=1)).plan(target, None, budget, None)
     plan.check(target.groups)
     assert 0.3 <= achieved(target, plan, budget)["sparsity"] < 0.31
+
+
+def test_the_scorer_shown_for_plugins_scores_once_for_two_budgets(tmp_path, monkeypatch):
+    shown = run_examples(DOCS / "plugins.md")
+    scored = []
+    activity = shown["activity"]
+    monkeypatch.setitem(shown, "activity", lambda *args: scored.append(args) or activity(*args))
+    for sparsity in (0.3, 0.5):
+        model = tiny_model("bert")
+        target = PrunableModel(model, find_adapter(model, get_registry().adapters))
+        plan = plan_of(shown["Activity"], target, tmp_path / str(sparsity), sparsity=sparsity)
+        plan.check(target.groups)
+        assert sparsity <= achieved(target, plan, BudgetSpec(sparsity=sparsity))["sparsity"] < sparsity + 0.02
+    assert len(scored) == 1
 
 
 def test_the_masks_page_shows_a_gradient_for_every_head(monkeypatch, finished_run):
