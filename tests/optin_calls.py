@@ -91,7 +91,9 @@ class Rerun:
             handle.remove()
         return found, logits
 
-    def terms(self, sub, unit, *, also=(), keys=None, pick=None, temperature=4.0, soften=True):
+    def terms(
+        self, sub, unit, *, also=(), keys=None, pick=None, temperature=4.0, soften=True, aggregate="mean"
+    ):
         """Distance and divergence of one removed unit; ``pick`` chooses rows of all tokens."""
         features, logits = self.run([(sub, unit), *also])
         dense, dense_logits = self.dense
@@ -100,7 +102,8 @@ class Rerun:
             pair = [self._rows(each, key) for each in (dense[key], features[key])]
             rows = slice(None) if pick is None else pick(len(pair[0]))
             grams = [rows_ @ rows_.T for rows_ in (each[rows] for each in pair)]
-            distance += (grams[0] - grams[1]).square().sum()
+            squares = (grams[0] - grams[1]).square()
+            distance += squares.mean() if aggregate == "mean" else squares.sum()
         answers = self.answers if logits.ndim == 3 else slice(None)
         divisor = temperature if soften else 1.0
         log_p, log_q = (

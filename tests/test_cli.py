@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from functools import partial
 from types import SimpleNamespace
@@ -176,6 +177,19 @@ def test_all_faults_of_a_recipe_are_told_at_once(call, recipe, tmp_path):
     assert lines[2].endswith("did you mean 0.6?")
     assert "methods.trim.decoder_layer " in lines[3]
     assert "unknown key; did you mean decoder_layers? (trim takes:" in lines[3]
+
+
+def test_what_prunekit_logs_is_told_on_standard_error(call, pipeline, recipe, monkeypatch):
+    def run(*positional, **named):
+        logging.getLogger("prunekit.scoring.cache").info("scores of %s reused", "trim")
+        logging.getLogger("some_plugin").info("a detail")
+        logging.getLogger("some_plugin").warning("a doubt")
+        return {"label": "trim"}
+
+    monkeypatch.setattr(pipeline, "run", run)
+    result = call("prune", recipe, "--json")
+    assert result.err == "scores of trim reused\na doubt\n"
+    assert json.loads(result.out) == {"label": "trim"}
 
 
 def test_an_error_of_prunekits_own_is_told_without_traceback(call, pipeline, recipe):

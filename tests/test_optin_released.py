@@ -77,7 +77,7 @@ class Released:
         keys = [("encoder", z) for z in range(sub.block + 1, self.depth)]
         if not keys and not self.vision:
             keys = [("encoder", sub.block)]
-        return self.rerun.terms(sub, unit, also=also, keys=keys, soften=False)
+        return self.rerun.terms(sub, unit, also=also, keys=keys, soften=False, aggregate="sum")
 
     def combine(self, distance, divergence, history, *, has_else):
         ratio = RATIO["released-vision" if self.vision else "released"]

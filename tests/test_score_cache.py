@@ -16,7 +16,10 @@ def some_scores(seed=0):
     generator = torch.Generator().manual_seed(seed)
     values = torch.rand(5, generator=generator, dtype=torch.float64)
     return Scores(
-        {NAME: values, "encoder.0.self_attn.heads": values[:2]}, {NAME: values / 10}, {NAME: values[None]}
+        {NAME: values, "encoder.0.self_attn.heads": values[:2]},
+        errors={NAME: values / 10},
+        gradients={NAME: values[None]},
+        exact={NAME: values * 2},
     )
 
 
@@ -31,6 +34,7 @@ def same(first, second):
         (first.values, second.values),
         (first.errors, second.errors),
         (first.gradients, second.gradients),
+        (first.exact, second.exact),
     ]
     return all(a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) for a, b in pairs)
 
@@ -55,6 +59,16 @@ def test_a_run_prefers_its_own_scores(tmp_path):
     ScoreCache(tmp_path / "a", marks()).save(some_scores(1))
     ScoreCache(tmp_path / "b", marks()).save(some_scores(2))
     assert same(ScoreCache(tmp_path / "b", marks()).load(), some_scores(2))
+
+
+def test_running_a_model_on_labels_does_not_change_its_fingerprint():
+    model = tiny_model("bert")
+    batch = tiny_inputs(model)
+    before = fingerprint("optin", model, [batch], {})
+    # transformers writes what kind of problem it is into the config then.
+    model(**batch, labels=torch.zeros(len(batch["input_ids"]), dtype=torch.long))
+    assert model.config.problem_type is not None
+    assert fingerprint("optin", model, [batch], {}) == before
 
 
 def changed_weights():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,30 +18,33 @@ if TYPE_CHECKING:
 
 REACH = 2.0
 """Standard errors from the cut within which a unit is scored again."""
-MOST = 0.1
+MOST = 0.02
 """Share of the units of one cost that are scored again at most, the most doubtful first."""
 
 
 def refined(
     scorer: Scorer, scores: Scores, costs: Mapping[str, SublayerCost], sparsity: float, floor: int
-) -> Scores:
-    """The scores with those near a budget's cut made exact; their standard error is then 0.
+) -> tuple[dict[str, Tensor], Scores]:
+    """Values for one budget, exact near its cut; and the scores with what was newly found to be kept.
 
-    What an earlier budget made exact stays, so that only what is new near this cut is run.
+    Which units are near the cut depends on the estimates alone, and exact scores of other units are not used:
+    the values are the same whatever budgets came before. Only what those have not scored exactly is run.
 
     Raises:
         BudgetError: if the budget cannot be met.
     """
     doubtful = near_cut(scorer, scores, costs, sparsity, floor)
-    if not doubtful:
-        return scores
-    exact = scorer.exact({name: indices.tolist() for name, indices in doubtful.items()})
-    values = {name: value.clone() for name, value in scores.values.items()}
-    errors = {name: error.clone() for name, error in scores.errors.items()}
-    for name, found in exact.items():
-        values[name][doubtful[name]] = found
-        errors[name][doubtful[name]] = 0.0
-    return Scores(values, errors, scores.gradients)
+    exact = {
+        name: scores.exact.get(name, torch.full_like(scores.values[name], torch.nan)).clone()
+        for name in doubtful
+    }
+    new = {name: units[exact[name][units].isnan()] for name, units in doubtful.items()}
+    for name, found in scorer.exact({name: units.tolist() for name, units in new.items()}).items():
+        exact[name][new[name]] = found
+    values = dict(scores.values)
+    for name, units in doubtful.items():
+        values[name] = values[name].index_copy(0, units, exact[name][units])
+    return values, replace(scores, exact={**scores.exact, **exact})
 
 
 def near_cut(
@@ -67,7 +71,7 @@ def near_cut(
             continue
         cut = (values[~stays].max() + values[stays].min()) / 2
         away = (values - cut).abs() / torch.cat([scores.errors[name] for name in estimated])
-        # An exact score is infinitely many of its standard errors, which are 0, away; on the cut it is NaN.
+        # An error of 0 makes it infinite; on the cut itself NaN.
         away = away.nan_to_num(nan=torch.inf)
         most = max(1, int(MOST * len(away)))
         chosen = (away <= REACH) & (away <= away.sort().values[most - 1])

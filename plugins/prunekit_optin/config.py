@@ -23,6 +23,7 @@ INFO = MethodInfo(
 # What the released code does beside or against the paper; docs/methods/optin.md explains each line.
 _RELEASED: dict[str, Any] = {
     "scoring": "exact",
+    "aggregate": "sum",
     "soften": False,
     "adaptive_kl": True,
     "token_draw": "per-comparison",
@@ -35,7 +36,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "released": {
         **_RELEASED,
-        "examples": 128,
         "batch_size": 128,
         "head_envelope": 10.0,
         "neuron_envelope": 100.0,
@@ -45,6 +45,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "released-vision": {
         **_RELEASED,
+        "examples": 32,
         "kl_weight": 0.01,
         "features": "block_norm",
         "last_output": False,
@@ -67,7 +68,7 @@ class OptinConfig(OneShotConfig):
     ``examples / batch_size`` batches are scored one by one and averaged; the paper uses one.
     """
 
-    examples: int = Field(32, ge=1, description="calibration examples; labels are not used")
+    examples: int = Field(128, ge=1, description="calibration examples; labels are not used")
     batch_size: int = Field(32, ge=1, description="examples that are compared with each other")
     profile: Literal["paper", "released", "released-vision"] = Field(
         "paper",
@@ -89,7 +90,9 @@ class OptinConfig(OneShotConfig):
     tokens: int = Field(
         768, ge=1, description="tokens of a batch that are compared; fewer if there are fewer"
     )
-    aggregate: Literal["sum", "mean"] = Field("sum", description="over the entries of a Gram matrix")
+    aggregate: Literal["sum", "mean"] = Field(
+        "mean", description="over the entries of a Gram matrix; a sum leaves the answers' divergence no say"
+    )
     features: Literal["ffn_output", "block_output", "block_norm"] = Field(
         "ffn_output",
         description="what is compared of each later block: its feed-forward branch before the residual "

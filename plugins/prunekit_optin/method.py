@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel
@@ -72,15 +73,15 @@ class Optin:
             cache = ScoreCache(trainer.folder, marks)
             scorer = Scorer(target, config, batches, others, seed=trainer.seed, progress=trainer.progress)
             known = cache.load() or Scores({})
-            scores = _joined(
-                known, self._scores(scorer, [name for name in groups if name not in known.values])
-            )
+            scores = self._scores(scorer, [name for name in groups if name not in known.values])
+            scores = known.joined(scores).only(groups)
             scores.check()
+            values = scores.values
             if config.scoring == "auto":
-                close = refined(scorer, scores.only(groups), costs, budget.sparsity, config.floor)
-                scores = _joined(scores, close)
-            cache.save(scores)
-        return finish(target, scores.only(groups), costs, budget, config, batches, progress=trainer.progress)
+                values, scores = refined(scorer, scores, costs, budget.sparsity, config.floor)
+            cache.save(known.joined(scores))
+        scores = replace(scores, values=values)
+        return finish(target, scores, costs, budget, config, batches, progress=trainer.progress)
 
     def _scores(self, scorer: Scorer, groups: Sequence[str]) -> Scores:
         """Scores of these groups that do not depend on a budget yet."""
@@ -102,17 +103,6 @@ class Optin:
             {name: error for name, error in estimated.errors.items() if name not in exact},
             estimated.gradients,
         )
-
-
-def _joined(first: Scores, second: Scores) -> Scores:
-    """Both, with the second's where they have the same groups."""
-    from prunekit.scoring.scores import Scores
-
-    return Scores(
-        {**first.values, **second.values},
-        {**first.errors, **second.errors},
-        {**first.gradients, **second.gradients},
-    )
 
 
 def _check(target: PrunableModel, task: Task, config: OptinConfig, trainer: Trainer) -> None:

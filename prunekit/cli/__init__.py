@@ -5,8 +5,10 @@ Commands import what they need when they run, so that ``prunekit --help`` answer
 
 from __future__ import annotations
 
+import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -26,7 +28,8 @@ class _Guarded(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _log_shown():
+                return super().invoke(ctx)
         except KeyboardInterrupt as error:
             typer.echo("Interrupted.", err=True)
             raise typer.Exit(130) from error
@@ -41,6 +44,25 @@ class _Guarded(TyperGroup):
             hint = "This is not a fault prunekit knows; add --debug to the command to see where it happened."
             _tell(f"{text}\n{hint}", debug=ctx.params["debug"])
             raise typer.Exit(1) from error
+
+
+class _Echo(logging.Handler):
+    """Prints the message alone, on what standard error is at that moment: a progress bar may hold it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(self.format(record), err=True)
+
+
+@contextmanager
+def _log_shown() -> Iterator[None]:
+    """Show warnings of everybody, and of prunekit also what it has to tell."""
+    handler = _Echo()
+    logging.getLogger().addHandler(handler)
+    logging.getLogger("prunekit").setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 def _tell(message: str, *, debug: bool) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import prunekit
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FILE = "scores.safetensors"
-_STDERR, _GRADIENTS = ".stderr", ".gradients"
+_PARTS = {"errors": ".stderr", "gradients": ".gradients", "exact": ".exact"}
+"""Field of ``Scores`` and how its tensors' names end; those of ``values`` are the groups' names."""
+_NO_PART = ("_name_or_path", "problem_type")
+"""What changes no score: where a model came from, and what transformers infers from the first labels."""
 _log = logging.getLogger(__name__)
 
 Fingerprint = Mapping[str, Any]
@@ -45,8 +48,7 @@ def fingerprint(
     data = {
         f"{number}.{name}": tensor for number, batch in enumerate(batches) for name, tensor in batch.items()
     }
-    # Where the model was loaded from changes nothing.
-    config = {key: value for key, value in model.config.to_dict().items() if key != "_name_or_path"}
+    config = {key: value for key, value in model.config.to_dict().items() if key not in _NO_PART}
     found = {
         "method": method,
         "version": prunekit.__version__,
@@ -101,8 +103,8 @@ class ScoreCache:
     def save(self, scores: Scores) -> None:
         """Write ``scores.safetensors``; it appears whole or not at all."""
         tensors = dict(scores.values)
-        tensors |= {name + _STDERR: value for name, value in scores.errors.items()}
-        tensors |= {name + _GRADIENTS: value for name, value in scores.gradients.items()}
+        for field, end in _PARTS.items():
+            tensors |= {name + end: value for name, value in getattr(scores, field).items()}
         # The format wants each tensor in memory of its own.
         tensors = {
             name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
@@ -129,16 +131,11 @@ def _fingerprint_of(path: Path) -> dict[str, Any] | None:
 
 
 def _read(path: Path) -> Scores:
-    values, errors, gradients = {}, {}, {}
-    with safe_open(path, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118 - not a mapping
-            if name.endswith(_STDERR):
-                errors[name.removesuffix(_STDERR)] = file.get_tensor(name)
-            elif name.endswith(_GRADIENTS):
-                gradients[name.removesuffix(_GRADIENTS)] = file.get_tensor(name)
-            else:
-                values[name] = file.get_tensor(name)
-    return Scores(values, errors, gradients)
+    parts: dict[str, dict[str, Tensor]] = {"values": {}, **{field: {} for field in _PARTS}}
+    for name, tensor in load_file(path).items():
+        field = next((field for field, end in _PARTS.items() if name.endswith(end)), "values")
+        parts[field][name.removesuffix(_PARTS.get(field, ""))] = tensor
+    return Scores(**parts)
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -19,19 +19,31 @@ class Scores:
         errors: standard errors of ``values``, ``[N]``, where they are estimates.
         gradients: for each group ``[S, N]``: signed samples with which the loss of removing the units ``u``
             together is proportional to the squared norm of ``sum(gradients[:, u])``; for rearrangement.
+        exact: for each group ``[N]`` whose ``values`` are estimates: exact scores of those units that have
+            been scored exactly too, NaN elsewhere.
     """
 
     values: Mapping[str, Tensor]
     errors: Mapping[str, Tensor] = field(default_factory=dict)
     gradients: Mapping[str, Tensor] = field(default_factory=dict)
+    exact: Mapping[str, Tensor] = field(default_factory=dict)
 
     def only(self, groups: Collection[str]) -> Scores:
         """The scores of these groups."""
         kept = [
             {name: tensor for name, tensor in tensors.items() if name in groups}
-            for tensors in (self.values, self.errors, self.gradients)
+            for tensors in (self.values, self.errors, self.gradients, self.exact)
         ]
         return Scores(*kept)
+
+    def joined(self, other: Scores) -> Scores:
+        """Both, with the other's where they have the same groups."""
+        return Scores(
+            {**self.values, **other.values},
+            {**self.errors, **other.errors},
+            {**self.gradients, **other.gradients},
+            {**self.exact, **other.exact},
+        )
 
     def check(self) -> None:
         """Refuse scores that no order can be made of.
