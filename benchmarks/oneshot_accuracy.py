@@ -33,6 +33,13 @@ RETAINED = (0.9, 0.8, 0.7, 0.6, 0.5, 0.3)
 EXAMPLES = 2000  # of the test split, the same for every model
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "OPTIN": ("optin", {}),
+    "OPTIN, probes alone": ("optin", {"scoring": "gauss-newton"}),
+    "OPTIN, probes alone, sums": ("optin", {"scoring": "gauss-newton", "aggregate": "sum"}),
+    "OPTIN, probes alone, 32 examples": ("optin", {"scoring": "gauss-newton", "examples": 32}),
+    "OPTIN, probes alone, sums, 32 examples": (
+        "optin",
+        {"scoring": "gauss-newton", "aggregate": "sum", "examples": 32},
+    ),
     "OPTIN + rearrange + tune": ("optin", {"rearrange": True, "tune": True}),
     "Fisher": ("fisher", {"examples": 1024, "rearrange": False, "tune": False}),
     "Fisher + rearrange": ("fisher", {"examples": 1024, "rearrange": True, "tune": False}),

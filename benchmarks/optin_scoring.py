@@ -19,7 +19,7 @@ import argparse
 import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -66,12 +66,13 @@ def load(name: str, config: OptinConfig, seed: int) -> tuple[PrunableModel, Batc
 
 @dataclass
 class Sample:
-    """Some units of one sublayer, and what scoring them took, in seconds a unit."""
+    """Some units of one sublayer, what scoring them took in seconds a unit, and naive scores of the first."""
 
     sub: Sublayer
     units: list[int]
-    exact: list[float]
-    naive: list[float]
+    exact: list[float] = field(default_factory=list)
+    naive: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
 
 
 class Naive:
@@ -104,7 +105,13 @@ class Naive:
         features, logits = self._run()
         handle.remove()
         distance = sum(
-            float(manifold_distance(unit_rows(features[t.path][self.chosen])[None], self.features[t.path]))
+            float(
+                manifold_distance(
+                    unit_rows(features[t.path][self.chosen])[None],
+                    self.features[t.path],
+                    aggregate=self.config.aggregate,
+                )
+            )
             for t in self.trajectory.behind(self.trajectory.position(sub))
         )
         divergence = answer_divergence(logits[None], self.logits, temperature=self.config.temperature)
@@ -172,7 +179,7 @@ def take_turns(
     for sub in target.structure.sublayers.values():
         count = min(neurons, sub.units.size) if sub.role == "ffn" else sub.units.size
         units = torch.randperm(sub.units.size, generator=generator)[:count].sort().values.tolist()
-        samples.append(Sample(sub, units, [], []))
+        samples.append(Sample(sub, units))
     with torch.inference_mode():
         reference = scorer._reference(batch, 0, EXACT_CALL_TOKENS)
     scores: dict[str, Tensor] = {}
@@ -186,7 +193,8 @@ def take_turns(
         exactly(sample)  # warm-up
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     naive = Naive(scorer, batch)
-    naive(samples[0].sub, 0)
+    for sample in samples:
+        sample.scores = [naive(sample.sub, unit) for unit in sample.units[:naive_units]]
     for _ in range(rounds):
         for sample in samples:
             sample.exact.append(seconds(lambda sample=sample: exactly(sample)) / len(sample.units))
@@ -226,8 +234,8 @@ def main() -> None:
     tokens = int(batch["attention_mask"].sum()) if "attention_mask" in batch else "image"
     print(
         f"{arguments.model}, {BATCH} examples, {tokens} tokens without padding, {arguments.threads} threads, "
+        f"torch {torch.__version__}, {arguments.rounds} rounds"
     )
-    print(f"torch {torch.__version__}, {arguments.rounds} rounds")
     groups = [sub.units.name for sub in target.structure.sublayers.values()]
     neurons = [name for name in groups if name.endswith("neurons")]
     with frozen(target.model):
@@ -249,6 +257,10 @@ def main() -> None:
         f"  FLOPs: naive {naive_flops / 1e12:,.1f} T, exact {flops / 1e12:,.1f} T: {naive_flops / flops:.2f}x"
     )
     print(f"  peak memory of the process after exact scoring: {peak:.2f} GiB")
+    pairs = [(n, float(e)) for s in samples for n, e in zip(s.scores, exact[s.sub.units.name], strict=False)]
+    largest = max(score for score, _ in pairs)
+    apart = max(abs(a - b) for a, b in pairs) / largest
+    print(f"  naive against exact, {len(pairs)} units: largest difference {apart:.1e} of the largest score")
     found = torch.cat([exact[s.sub.units.name] for s in samples if s.sub.role == "ffn"])
     estimate = torch.cat([probed[s.sub.units.name][s.units] for s in samples if s.sub.role == "ffn"])
     print(
