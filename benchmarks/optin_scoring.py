@@ -1,7 +1,7 @@
 """What OPTIN's scores cost: exactly, by probes, and the naive way of masking each unit and running again.
 
     python benchmarks/optin_scoring.py --model embedded:bert-gloss
-    python benchmarks/optin_scoring.py --model bert-base --neurons 8 --probes 64
+    python benchmarks/optin_scoring.py --model bert-base --units 1 --naive 1 --rounds 1 --probes 16
 
 All three score the same model on the same calibration batch, in one process, taking turns. The naive way is
 timed on a few units of every block, the exact one on one stacked call a block; both are extrapolated to all
@@ -170,14 +170,14 @@ def exact_flops(scorer: Scorer, batch: Batch) -> tuple[float, float]:
 
 
 def take_turns(
-    scorer: Scorer, batch: Batch, neurons: int, naive_units: int, rounds: int
+    scorer: Scorer, batch: Batch, most: int, naive_units: int, rounds: int
 ) -> tuple[list[Sample], dict[str, Tensor], float]:
     """Times of both ways on every block, the exact scores, and the peak memory of the first exact round."""
     target = scorer.target
     generator = torch.Generator().manual_seed(0)
     samples = []
     for sub in target.structure.sublayers.values():
-        count = min(neurons, sub.units.size) if sub.role == "ffn" else sub.units.size
+        count = min(most, sub.units.size)
         units = torch.randperm(sub.units.size, generator=generator)[:count].sort().values.tolist()
         samples.append(Sample(sub, units))
     with torch.inference_mode():
@@ -221,7 +221,7 @@ def main() -> None:
     """Measure, and print times, FLOPs, memory, rank correlation, and whether the claims hold."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", default="embedded:bert-gloss", choices=["bert-base", *TASKS])
-    parser.add_argument("--neurons", type=int, default=64, help="neurons of each block scored exactly")
+    parser.add_argument("--units", type=int, default=256, help="units of each sublayer scored exactly")
     parser.add_argument("--naive", type=int, default=2, help="units of each sublayer scored the naive way")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--probes", type=int, default=64)
@@ -240,7 +240,7 @@ def main() -> None:
     neurons = [name for name in groups if name.endswith("neurons")]
     with frozen(target.model):
         scorer = Scorer(target, config, [batch], [batch], seed=arguments.seed, progress=Progress(quiet=True))
-        samples, exact, peak = take_turns(scorer, batch, arguments.neurons, arguments.naive, arguments.rounds)
+        samples, exact, peak = take_turns(scorer, batch, arguments.units, arguments.naive, arguments.rounds)
         lasted, probed = probe(scorer, batch, groups)
         alone, _ = probe(scorer, batch, neurons)
         flops, naive_flops = exact_flops(scorer, batch)

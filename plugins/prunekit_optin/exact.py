@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 Advance = Callable[[int], None]
 Units = Mapping[str, Sequence[int]]
-MEMORY = 256 * 2**20
-"""Bytes of activations that a stacked call may need; larger ones gain nothing on a CPU."""
+MEMORY = 96 * 2**20
+"""Bytes of activations that a stacked call may need. Much larger ones are slower on a CPU."""
 
 
 @dataclass(frozen=True)
