@@ -93,7 +93,6 @@ def test_cropping_keeps_the_middle():
     ids=["plain", "resized", "resized and cropped"],
 )
 def test_it_does_what_the_classes_of_transformers_do(name, changes, tolerance):
-    pytest.importorskip("PIL", reason="transformers applies image processors with Pillow")
     import transformers
 
     pixels = torch.tensor(load_split("test").images[:50])
@@ -105,7 +104,6 @@ def test_it_does_what_the_classes_of_transformers_do(name, changes, tolerance):
 
 
 def test_transformers_can_read_the_shipped_image_processor():
-    pytest.importorskip("PIL", reason="transformers applies image processors with Pillow")
     from transformers import AutoImageProcessor
 
     assert json.loads(AutoImageProcessor.from_pretrained(PROCESSOR_FOLDER).to_json_string()) == SETTINGS
