@@ -22,11 +22,12 @@ import torch
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
+from prunekit.learned.goal import Goal
 from prunekit.measure.statistics import ratio_interval, summary
 from prunekit.plugins import get_registry
 from prunekit.pruning.target import PrunableModel, find_adapter
-from prunekit.pruning.units import block_group, sublayer_group
-from prunekit.training.l0 import ExpectedSize, L0Masks, Lagrangian, SublayerCost
+from prunekit.training.l0 import L0Masks
+from prunekit.training.lagrangian import Lagrangian
 from prunekit.training.loop import use_bf16
 
 CLAIM = 1.15
@@ -40,30 +41,20 @@ class Masked:
     """Masks of some groups of a model, with all that trains them."""
 
     def __init__(self, target: PrunableModel, *, everything: bool) -> None:
-        groups = {
-            name: (group.size, group.kind)
+        names = [
+            name
             for name, group in target.groups.items()
             if everything or (name.startswith("encoder.") and group.slices)
-        }
+        ]
+        costs = target.parameter_costs([] if everything else ["encoder.*"])
+        goal = Goal("model", costs, tuple(names), 0.3)
         device = target.model.device
         self.target = target
-        self.masks = L0Masks(groups).to(device)
-        self.lagrangian = Lagrangian(0.3, warmup_steps=100).to(device)
-        self.size = ExpectedSize(
-            [
-                SublayerCost(
-                    sub.units.name,
-                    cost.units,
-                    cost.unit,
-                    cost.fixed,
-                    sublayer=(sublayer_group(sub.stack, sub.role), sub.block) if everything else None,
-                    block=(block_group(sub.stack), sub.block) if everything else None,
-                )
-                for name, cost in target.parameter_costs().items()
-                if (sub := target.structure.sublayers[name]) and sub.units.name in groups
-            ],
-            device=device,
-        )
+        self.masks = L0Masks(
+            {name: (target.groups[name].size, target.groups[name].kind) for name in names}
+        ).to(device)
+        self.lagrangian = Lagrangian(goal.sparsity, warmup_steps=100).to(device)
+        self.size = goal.expected_size(target.structure, "exact", device)
         options: list[dict[str, Any]] = [
             {"params": list(self.masks.parameters())},
             {"params": list(self.lagrangian.parameters()), "maximize": True},

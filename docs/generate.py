@@ -135,7 +135,7 @@ def in_words(annotation: Any) -> str:
         return f"{', '.join(others)} or {last}" if others else last
     if origin in (Union, types.UnionType):
         return " or ".join(in_words(part) for part in arguments if part is not type(None))
-    if origin is list:
+    if origin in (list, tuple):
         return f"list of {in_words(arguments[0])}"
     if models_in(annotation) or origin is dict:
         return "mapping"

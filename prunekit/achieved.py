@@ -46,7 +46,6 @@ def achieved(
         counted = target.parameter_costs(budget.scope)
     else:
         counted = target.costs(budget, task)
-    left = cost.kept_units(structure, keep)
 
     def share(stack: str) -> float | None:
         scoped = cost.scoped(costs, structure, [f"{stack}.*"])
@@ -58,7 +57,7 @@ def achieved(
             "dense": cost.count_parameters(target.model),
             "pruned": cost.parameters(target.model, target.adapter, structure, keep),
         },
-        "prunable_params": _shrunk(costs, left),
+        "prunable_params": _shrunk(costs, target, plan),
         "encoder_sparsity": share("encoder"),
         "decoder_sparsity": share("decoder"),
     }
@@ -86,7 +85,7 @@ def macs(
         "ratio": after / before,
         "length": lengths.source,
         "target_length": lengths.target or None,
-        "prunable": _shrunk(scoped, cost.kept_units(dense.structure, plan.keep)),
+        "prunable": _shrunk(scoped, dense, plan),
         "inputs": {name: list(tensor.shape) for name, tensor in inputs.items()},
     }
 
@@ -119,11 +118,13 @@ def _on(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, Tenso
     }
 
 
-def _shrunk(costs: Mapping[str, cost.SublayerCost], left: Mapping[str, int]) -> dict[str, int]:
-    """The prunable cost of ``costs`` before, and with only ``left`` units of each sublayer."""
+def _shrunk(
+    costs: Mapping[str, cost.SublayerCost], target: PrunableModel, plan: PruningPlan
+) -> dict[str, int]:
+    """The prunable cost of ``costs`` before and after."""
     return {
         "dense": int(sum(c.prunable for c in costs.values())),
-        "pruned": int(sum(c.kept(left[name]) for name, c in costs.items())),
+        "pruned": int(cost.kept_cost(costs, target.structure, plan.keep)),
     }
 
 
@@ -135,7 +136,7 @@ def structure_rows(target: PrunableModel, plan: PruningPlan) -> list[dict[str, A
     for name, group in target.groups.items():
         if group.kind in ("head", "neuron"):
             count = kept[name]
-        elif group.kind == "block":
+        elif group.kind in ("block", "hidden"):
             count = len(plan.keep.get(name, range(group.size)))
         else:
             stack, role = name.split(".")

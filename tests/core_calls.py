@@ -69,7 +69,14 @@ def compared(target, masks, inputs=None):
     small = outputs(target.pruned(plan).model, inputs)
     with target.masks(plan.masks(target.groups)):
         masked = outputs(target.model, inputs)
-    return difference(masked, small), difference(outputs(target.model, inputs), small)
+    dense = outputs(target.model, inputs)
+    return difference(narrowed(masked, small, plan), small), difference(narrowed(dense, small, plan), small)
+
+
+def narrowed(states, small, plan):
+    """The kept hidden units of those states that are wider than a pruned model's."""
+    pairs = zip(states, small, strict=True)
+    return [s if s.shape == o.shape else s[..., list(plan.keep["hidden"])] for s, o in pairs]
 
 
 def irregular_plan(target):

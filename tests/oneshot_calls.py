@@ -47,7 +47,9 @@ def plan_of(method, target, folder, *, task=None, seed=0, sparsity=0.4, budget=N
 
 def unit_groups(target, pattern=""):
     """Names of the groups of heads and neurons that contain ``pattern``."""
-    return [name for name, group in target.groups.items() if group.slices and pattern in name]
+    return [
+        name for name, group in target.groups.items() if group.kind in ("head", "neuron") and pattern in name
+    ]
 
 
 def every_other(target, pattern=""):

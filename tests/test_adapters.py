@@ -57,10 +57,11 @@ def test_groups_have_the_documented_names_and_kinds(prunable):
         "decoder.cross_attn": ("sublayer", 3, 1),
         "encoder.blocks": ("block", 3, 1),
         "decoder.blocks": ("block", 3, 1),
+        "hidden": ("hidden", 16, 1),
     }
     for name, expected in (decoder_block | stacks).items():
         assert (groups[name].kind, groups[name].size, groups[name].width) == expected
-    assert len(groups) == 3 * 2 + 3 * 3 + 5 + 2
+    assert len(groups) == 3 * 2 + 3 * 3 + 5 + 2 + 1
 
 
 def test_sizes_are_read_from_tensors_where_heads_are_narrower_than_the_model(prunable):

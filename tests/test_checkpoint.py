@@ -118,6 +118,7 @@ def test_the_record_says_what_is_left_of_each_block(prunable):
                 {"block": 2, "self_attn": [1], "cross_attn": [0, 2], "ffn": 1},
             ],
         },
+        "hidden": None,
     }
 
 

@@ -190,6 +190,25 @@ def test_the_budget_s_scope_decides_which_sparsity_is_reported(published, thinne
     assert found["decoder_sparsity"] == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "sublayers", "norms", "embeddings"),
+    [
+        ("t5-base", 258_048, 62, 32_128),
+        # Biases of the outputs: 6 * 2 + 6 * 3; norms 2 * (6 * 2 + 6 * 3 + 2); positions 2 * 1026.
+        ("bart-base", 12 * (4 * 768 + 2 * 3072) + 6 * 4 * 768 + 30, 64, 50_265 + 2 * 1026),
+        # Pooler: 768 inputs; words, 512 positions, 2 segments.
+        ("bert-base", 12 * (4 * 768 + 2 * 3072) + 24, 50, 30_522 + 512 + 2 + 768),
+    ],
+)
+def test_parameters_of_a_hidden_unit(name, sublayers, norms, embeddings, published):
+    target = published[name]
+    left = cost.parameters(target.model, target.adapter, target.structure, {"hidden": range(1, 768)})
+    assert cost.count_parameters(target.model) - left == sublayers + norms + embeddings
+    costs = target.parameter_costs()
+    per_hidden = sum(c.unit_per_hidden * c.units + c.fixed_per_hidden for c in costs.values())
+    assert per_hidden == sublayers
+
+
 def test_an_encoder_alone_has_no_decoder_sparsity(published):
     found = achieved(published["bert-base"], PruningPlan(), BudgetSpec(sparsity=0.5))
     assert found["decoder_sparsity"] is None
@@ -199,11 +218,11 @@ def test_an_encoder_alone_has_no_decoder_sparsity(published):
 def closed_form(model, keep):
     """All parameters of a cut tiny model, from its config's numbers and the kept counts alone."""
     config = model.config
-    width = config.hidden_size
+    width = len(keep.get("hidden", range(config.hidden_size)))
     biases = config.model_type != "t5"
     matrices = 3 if config.model_type == "t5" and config.is_gated_act else 2
     norm = 2 * width if biases else width
-    total = outside_blocks(model)
+    total = outside_blocks(model, width)
     for stack in ("encoder", "decoder")[: 1 + config.is_encoder_decoder]:
         roles = ("self_attn", "ffn") if stack == "encoder" else ("self_attn", "cross_attn", "ffn")
         table = False
@@ -233,19 +252,26 @@ def sizes(model, stack, role):
     return config.num_attention_heads
 
 
-def outside_blocks(model):
-    """Parameters of embeddings, final norms and task heads."""
+# Parameters outside the blocks that do not go with hidden units: BERT's pooler bias and its classifier (three
+# labels), which reads the pooler; the biases of image classifiers.
+OF_FIXED_WIDTH = {"bert": 16 + 3 * 16 + 3, "vit": 3, "deit": 3}
+
+
+def outside_blocks(model, width):
+    """Parameters of embeddings, final norms and task heads with ``width`` of 16 hidden units left."""
     inside = (".block.", ".layers.", ".layer.")
-    return sum(p.numel() for n, p in model.named_parameters() if not any(part in f".{n}" for part in inside))
+    every = sum(p.numel() for n, p in model.named_parameters() if not any(part in f".{n}" for part in inside))
+    fixed = OF_FIXED_WIDTH.get(model.config.model_type, 0) * (2 if hasattr(model, "cls_classifier") else 1)
+    return (every - fixed) * width // 16 + fixed
 
 
 @st.composite
 def keeps(draw, groups):
-    """Arbitrary kept lists: any group may be cut, to any subset, blocks to any but the empty one."""
+    """Arbitrary kept lists: any group may be cut, to any subset, blocks and hidden units not to none."""
     keep = {}
     for name, group in sorted(groups.items()):
         if draw(st.booleans()):
-            least = 1 if group.kind == "block" else 0
+            least = 1 if group.kind in ("block", "hidden") else 0
             indices = st.sets(st.integers(0, group.size - 1), min_size=least, max_size=group.size)
             keep[name] = tuple(sorted(draw(indices)))
     return keep
@@ -265,6 +291,11 @@ def test_counted_real_and_closed_form_parameters_agree(name, prunable):
     check()
 
 
+# MACs outside the sublayers for each hidden unit: a T5's and BART's head for 40 words and 5 tokens; BERT's
+# pooler; the 4 patches of 16 pixels and three labels of image classifiers.
+PER_HIDDEN_OUTSIDE = {"t5": 5 * 40, "bart": 5 * 40, "bert": 16, "vit": 4 * 16 + 3, "deit": 4 * 16 + 3}
+
+
 @pytest.mark.parametrize("name", TINY_MODELS)
 def test_macs_of_a_pruned_model_are_the_dense_ones_less_those_of_the_removed_units(name, prunable):
     target = prunable(tiny_model(name))
@@ -272,15 +303,16 @@ def test_macs_of_a_pruned_model_are_the_dense_ones_less_those_of_the_removed_uni
     source = target.adapter.sequence_length(target.model) or inputs["input_ids"].shape[1]
     lengths = Lengths(source, inputs["decoder_input_ids"].shape[1] if "decoder_input_ids" in inputs else 0)
     costs = cost.mac_costs(target.model, target.structure, lengths)
+    outside = PER_HIDDEN_OUTSIDE[target.model.config.model_type] + 3 * (name == "deit-distilled")
     dense = cost.count_macs(target.model, inputs)
 
     @settings(max_examples=8, deadline=None, derandomize=True, database=None)
     @given(keeps(target.groups))
     def check(keep):
-        left = cost.kept_units(target.structure, keep)
-        removed = sum(c.prunable - c.kept(left[sublayer]) for sublayer, c in costs.items())
+        cut = 16 - len(keep.get("hidden", range(16)))
+        removed = sum(c.prunable for c in costs.values()) - cost.kept_cost(costs, target.structure, keep)
         pruned = target.pruned(PruningPlan(keep=keep)).model
-        assert cost.count_macs(pruned, inputs) == dense - removed
+        assert cost.count_macs(pruned, inputs) == dense - removed - cut * outside
 
     check()
 

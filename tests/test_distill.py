@@ -7,7 +7,8 @@ from scipy.special import softmax
 from scipy.stats import entropy
 from torch import nn
 
-from prunekit.training.distill import hidden_mse, logit_kl, record_block_outputs
+from prunekit.errors import UnsupportedModelError
+from prunekit.training.distill import counted_positions, hidden_mse, logit_kl, record_block_outputs
 
 
 def random_tensor(*shape, seed=0):
@@ -88,6 +89,28 @@ def test_gradient_at_temperature_1_is_student_minus_teacher_probabilities():
 def test_logits_of_one_label_per_example_are_accepted():
     loss = logit_kl(STUDENT[0], TEACHER[0], torch.ones(1), temperature=1.0)
     assert loss.item() == pytest.approx(0.143841, abs=1e-6)
+
+
+def test_one_output_has_no_divergence_to_compute_and_says_so():
+    values = random_tensor(2, 1)
+    with pytest.raises(
+        UnsupportedModelError, match=r"one output, a regression head.*recover\.distill\.logits"
+    ):
+        logit_kl(values, 2 * values, torch.ones(2), temperature=1.0)
+
+
+def test_labelled_tokens_count_where_each_token_has_a_label():
+    labels = torch.tensor([[1, -100, 0], [2, 1, -100]])
+    assert counted_positions(random_tensor(2, 3, 7), labels).tolist() == [[1, 0, 1], [1, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("shape", "labels"), [((2, 7), [3, -100]), ((2, 7), [[1.0] * 7] * 2), ((2, 3, 7), [0, 1])]
+)
+def test_every_prediction_counts_where_labels_are_for_whole_examples(shape, labels):
+    counted = counted_positions(random_tensor(*shape), torch.tensor(labels))
+    assert counted.shape == shape[:-1]
+    assert counted.all()
 
 
 def test_hidden_distance_of_a_case_worked_by_hand():

@@ -4,67 +4,19 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from l0_calls import seeded, sigmoid, small_masks
 from scipy.integrate import quad
 
 from prunekit.training.l0 import (
     CLOSING_LOGIT,
     MAX_LOGIT,
     MIN_LOGIT,
-    ExpectedSize,
     L0Masks,
-    Lagrangian,
-    SublayerCost,
     deterministic_mask,
     hard_concrete_sample,
     initial_logits,
     probability_open,
 )
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-np.asarray(x, dtype=np.float64)))
-
-
-def small_masks(seed=0):
-    """Three sublayers in two blocks; logits spread widely so that every factor of the size matters."""
-    masks = L0Masks(
-        {
-            "enc.0.attn.heads": (2, "head"),
-            "enc.0.ffn.neurons": (4, "neuron"),
-            "enc.1.ffn.neurons": (4, "neuron"),
-            "enc.attn": (1, "sublayer"),
-            "enc.ffn": (2, "sublayer"),
-            "enc.blocks": (2, "block"),
-        }
-    )
-    with torch.no_grad():
-        for parameter in masks.parameters():
-            parameter.copy_(3 * torch.randn(parameter.shape, generator=seeded(seed + parameter.numel())) - 1)
-    return masks
-
-
-SMALL = [
-    SublayerCost("enc.0.attn.heads", 2, 100.0, 30.0, ("enc.attn", 0), ("enc.blocks", 0)),
-    SublayerCost("enc.0.ffn.neurons", 4, 10.0, 7.0, ("enc.ffn", 0), ("enc.blocks", 0)),
-    SublayerCost("enc.1.ffn.neurons", 4, 12.0, 0.0, ("enc.ffn", 1), ("enc.blocks", 1)),
-]
-
-
-def counted(masks, count):
-    """Size of one sampled model, counted unit by unit."""
-    total = 0.0
-    for cost in SMALL:
-        units = [float(z > 0) for z in masks[cost.group]]
-        gate = all(masks[name][index] > 0 for name, index in (cost.sublayer, cost.block))
-        if count == "exact":
-            total += gate * (cost.unit_cost * sum(units) + (cost.fixed_cost if any(units) else 0.0))
-        else:
-            total += gate * sum(units) * (cost.unit_cost + cost.fixed_cost / cost.units)
-    return total
 
 
 @pytest.mark.parametrize("logit", [-4.605, -1.6, 0.0, 3.0, 4.605])
@@ -250,96 +202,3 @@ def test_state_dict_brings_the_masks_back():
 @pytest.mark.parametrize("function", [hard_concrete_sample, probability_open, deterministic_mask])
 def test_masks_of_bfloat16_logits_are_float32(function):
     assert function(torch.zeros(3, dtype=torch.bfloat16)).dtype == torch.float32
-
-
-def test_arithmetic_stays_in_float32_under_autocast():
-    masks = small_masks()
-    size = ExpectedSize(SMALL)
-    expected = size.sparsity(masks.probabilities())
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        sample = masks.sample(seeded())
-        sparsity = size.sparsity(masks.probabilities())
-        penalty = Lagrangian(0.3, 0).penalty(sparsity, 0)
-    assert {value.dtype for value in (*sample.values(), sparsity, penalty)} == {torch.float32}
-    assert torch.equal(sparsity, expected)
-
-
-def test_expected_size_of_a_case_worked_by_hand():
-    probabilities = {
-        "heads": torch.tensor([0.5, 0.25]),
-        "neurons": torch.tensor([0.5, 0.5, 1.0, 0.0]),
-        "sublayers": torch.tensor([0.8, 0.5]),
-        "blocks": torch.tensor([0.9]),
-    }
-    costs = [
-        SublayerCost("heads", 2, 100, 40, ("sublayers", 0), ("blocks", 0)),
-        SublayerCost("neurons", 4, 10, 20, ("sublayers", 1)),
-        SublayerCost("unmasked", 3, 5, 6),
-    ]
-    # exact:   0.9*0.8*(100*0.75 + 40*(1 - 0.5*0.75)) + 0.5*(10*2 + 20*1) + (15 + 6) = 72 + 20 + 21
-    # weights: 0.9*0.8*120*0.75 + 0.5*15*2 + 21 = 64.8 + 15 + 21
-    exact, weights = ExpectedSize(costs), ExpectedSize(costs, count="weights")
-    assert exact.total == weights.total == 240 + 60 + 21
-    assert exact.kept(probabilities).item() == pytest.approx(113, rel=1e-6)
-    assert weights.kept(probabilities).item() == pytest.approx(100.8, rel=1e-6)
-    assert exact.sparsity(probabilities).item() == pytest.approx(1 - 113 / 321, rel=1e-6)
-
-
-@pytest.mark.parametrize("count", ["exact", "weights"])
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_expected_size_is_the_mean_of_counted_samples(count, seed):
-    masks = small_masks(seed)
-    generator = seeded(seed)
-    sizes = np.array([counted(masks.sample(generator), count) for _ in range(4000)])
-    expected = ExpectedSize(SMALL, count=count).kept(masks.probabilities()).item()
-    assert abs(sizes.mean() - expected) <= 5 * sizes.std() / math.sqrt(len(sizes))
-    assert sizes.std() > 1  # or the comparison would say nothing
-
-
-@pytest.mark.parametrize("count", ["exact", "weights"])
-def test_gradient_of_expected_size_agrees_with_finite_differences(count):
-    masks = small_masks()
-    ExpectedSize(SMALL, count=count).kept(masks.probabilities()).backward()
-
-    def expected(logits):
-        p = {name: sigmoid(x + 2 / 3 * math.log(11)) for name, x in logits.items()}
-        total = 0.0
-        for c in SMALL:
-            gate = p[c.sublayer[0]][c.sublayer[1]] * p[c.block[0]][c.block[1]]
-            if count == "exact":
-                some = 1 - np.prod(1 - p[c.group])
-                total += gate * (c.unit_cost * p[c.group].sum() + c.fixed_cost * some)
-            else:
-                total += gate * (c.unit_cost + c.fixed_cost / c.units) * p[c.group].sum()
-        return total
-
-    logits = {name: masks.log_alpha(name).detach().double().numpy() for name in masks.kinds}
-    for name, values in logits.items():
-        for index in range(len(values)):
-            step = np.zeros_like(values)
-            step[index] = 1e-5
-            up, down = (expected(logits | {name: values + sign * step}) for sign in (1, -1))
-            gradient = masks.log_alpha(name).grad[index].item()
-            assert gradient == pytest.approx((up - down) / 2e-5, rel=1e-4, abs=1e-4)
-
-
-def test_fully_open_groups_without_logits_cost_everything():
-    assert ExpectedSize(SMALL).kept({}).item() == pytest.approx(ExpectedSize(SMALL).total, rel=1e-6)
-
-
-def test_a_certainly_open_unit_gives_a_finite_gradient():
-    probabilities = {"enc.0.attn.heads": torch.ones(2, requires_grad=True)}
-    ExpectedSize(SMALL).kept(probabilities).backward()
-    # d/dp_i of 100*(p_1 + p_2) + 30*(1 - (1 - p_1)(1 - p_2)) at p = 1 is 100.
-    assert probabilities["enc.0.attn.heads"].grad.tolist() == [100, 100]
-
-
-@pytest.mark.parametrize(("factors", "floor"), [(1, 0.0020), (2, 0.0040), (3, 0.0060)])
-def test_clamped_open_masks_leave_the_known_sparsity_floor(factors, floor):
-    masks = L0Masks({"a.heads": (12, "head"), "subs": (1, "sublayer"), "blocks": (1, "block")})
-    masks.clamp_()
-    gates = (("subs", 0) if factors > 1 else None, ("blocks", 0) if factors > 2 else None)
-    cost = SublayerCost("a.heads", 12, 196_608, 0.0, *gates)
-    sparsity = ExpectedSize([cost]).sparsity(masks.probabilities()).item()
-    assert sparsity == pytest.approx(1 - 0.997982**factors, abs=2e-6)
-    assert round(sparsity, 4) == floor

@@ -28,6 +28,8 @@ KINDS = {
     "sublayer": ("sublayer",),
     "block": ("block",),
     "mixed": ("head", "neuron", "sublayer", "block"),
+    "hidden": ("hidden",),
+    "everything": ("head", "neuron", "sublayer", "block", "hidden"),
 }
 EAGER_TOO = ("head", "mixed")
 CASES = [(kind, soft) for kind in KINDS for soft in (False, True) if (kind, soft) != ("block", True)]

@@ -103,7 +103,7 @@ def test_the_papers_loss_is_its_formula(name, kept, selection, expected):
     loss, student, teacher, layers = loss_and_models(model, kept, selection=selection)
     assert layers == expected
     batch = batch_with_padding()
-    total, terms = loss(batch)
+    total, terms = loss(batch, {})
 
     with torch.no_grad(), block_outputs(student) as ours, block_outputs(teacher) as theirs:
         f, g = student(**batch).logits, teacher(**batch).logits
@@ -127,7 +127,7 @@ def test_the_papers_loss_is_its_formula(name, kept, selection, expected):
 def test_a_student_equal_to_its_teacher_has_no_loss(name):
     loss, student, teacher, _ = loss_and_models(name, 3)
     student.load_state_dict(teacher.state_dict())
-    total, terms = loss(batch_with_padding())
+    total, terms = loss(batch_with_padding(), {})
     assert [abs(term.item()) < 1e-6 for term in terms.values()] == [True] * 3
     assert abs(total.item()) < 1e-6
 
@@ -141,13 +141,13 @@ def test_more_padding_leaves_the_papers_loss_alone(name):
         "attention_mask": torch.nn.functional.pad(batch["attention_mask"], (0, 3)),
         "labels": torch.nn.functional.pad(batch["labels"], (0, 4), value=-100),
     }
-    assert loss(padded)[0].item() == pytest.approx(loss(batch)[0].item(), rel=1e-4)
+    assert loss(padded, {})[0].item() == pytest.approx(loss(batch, {})[0].item(), rel=1e-4)
 
 
 @BOTH
 def test_gradients_reach_the_student_and_not_the_teacher(name):
     loss, student, teacher, _ = loss_and_models(name, 2)
-    loss(batch_with_padding())[0].backward()
+    loss(batch_with_padding(), {})[0].backward()
     with_gradient = {key for key, p in student.named_parameters() if p.grad is not None and p.grad.any()}
     assert len(with_gradient) > 0.8 * len(list(student.parameters()))
     assert [p for p in teacher.parameters() if p.grad is not None] == []
@@ -161,7 +161,7 @@ def test_direction_and_temperature_of_the_divergence(direction):
         f, g = student(**batch).logits / 2, teacher(**batch).logits / 2
     pair = (g, f) if direction == "forward" else (f, g)
     expected = 4 * divergence(*pair, batch["labels"] != -100)
-    assert loss(batch)[1]["prediction"].item() == pytest.approx(expected.item(), rel=1e-4)
+    assert loss(batch, {})[1]["prediction"].item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 # The released code's loss
@@ -173,7 +173,7 @@ def test_the_released_loss_is_the_label_cross_entropy_alone(name, count_padding)
     loss, student, _, _ = loss_and_models(name, 2, preset="released", count_padding=count_padding)
     loss.teacher = None
     batch = batch_with_padding()
-    total, terms = loss(batch)
+    total, terms = loss(batch, {})
     with torch.no_grad():
         log_p = student(**batch).logits.log_softmax(-1)
     scores = [
@@ -194,7 +194,7 @@ def test_the_released_preset_counts_padding():
 def test_terms_are_weighted_as_the_keys_say():
     keys = {"prediction_weight": 0.5, "encoder_hidden_weight": 2.0, "decoder_hidden_weight": 3.0}
     loss, *_ = loss_and_models("t5", 2, **keys, label_weight=0.25)
-    total, terms = loss(batch_with_padding())
+    total, terms = loss(batch_with_padding(), {})
     weighted = 0.5 * terms["prediction"] + 2 * terms["encoder_hidden"] + 3 * terms["decoder_hidden"]
     assert total.item() == pytest.approx((weighted + 0.25 * terms["label"]).item(), rel=1e-6)
 
@@ -298,7 +298,7 @@ def test_wrong_keys_and_values_are_refused(keys):
 
 
 def test_the_declaration_says_what_plans_name():
-    assert Nash.info.kinds == ("head", "neuron", "block")
+    assert Nash.info.kinds == ("head", "neuron", "sublayer", "block")
     assert Nash.info.model_types == ("t5", "bart")
     assert Nash.info.trains
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from prunekit.learned.config import LearnedMasksConfig
 from prunekit.method import MethodInfo
 
 INFO = MethodInfo(
     name="nash",
     summary="L0-narrowed encoder, uniformly shortened decoder, for encoder-decoder models",
     paper="Ko et al., Findings of EMNLP 2023, arXiv:2310.10054",
-    kinds=("head", "neuron", "block"),
+    kinds=("head", "neuron", "sublayer", "block"),
     model_types=("t5", "bart"),
     trains=True,
     data="train",
@@ -30,7 +31,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "label_weight": 0.0,
         "count_padding": False,
         "freeze_embeddings": False,
-        "size": "exact",
+        "count": "exact",
         "sparsity_warmup": 0.8,
         # The paper is silent; starting at 0 first pushes every mask open, which short runs never undo.
         "start_from_current": True,
@@ -44,17 +45,18 @@ PRESETS: dict[str, dict[str, Any]] = {
         "label_weight": 1.0,
         "count_padding": True,
         "freeze_embeddings": True,
-        "size": "weights",
+        "count": "weights",
         "sparsity_warmup": 0.5,
         "start_from_current": False,
     },
 }
 
 
-class NashConfig(BaseModel):
-    """Recipe keys of NASH; a key left out takes the preset's value."""
+Selection = Literal["uniform", "uniform-paper", "uniform-float", "low", "high", "auto", "auto-blocks"]
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+class NashConfig(LearnedMasksConfig):
+    """Recipe keys of NASH; a key left out takes the preset's value."""
 
     preset: Literal["paper", "released"] = Field(
         "paper", description="paper: as published; released: what the authors' code does"
@@ -62,10 +64,11 @@ class NashConfig(BaseModel):
     decoder_layers: int = Field(
         3, ge=1, description="decoder blocks to keep; also written layers: {decoder: 3}"
     )
-    selection: Literal["uniform", "uniform-paper", "uniform-float", "low", "high"] = Field(
+    selection: Selection = Field(
         "uniform",
         description="which decoder blocks: evenly spaced in exact integers, by the paper's formula, by the "
-        "released code's floating-point formula, the first, or the last",
+        "released code's floating-point formula, the first, or the last; auto learns which sublayers go, "
+        "auto-blocks which blocks",
     )
     prediction_weight: float = Field(1.0, ge=0, description="weight of the KL term between the logits")
     kl_direction: Literal["forward", "reverse"] = Field(
@@ -77,29 +80,6 @@ class NashConfig(BaseModel):
     label_weight: float = Field(0.0, ge=0, description="weight of the label cross-entropy")
     count_padding: bool = Field(False, description="let padding tokens count in the label cross-entropy")
     freeze_embeddings: bool = Field(False, description="leave the embedding matrix as it is while pruning")
-    size: Literal["exact", "weights"] = Field(
-        "exact", description="expected size: exact, or the released code's (biases spread over the units)"
-    )
-    sparsity_warmup: float = Field(
-        0.8, ge=0, lt=1, description="share of the training steps in which the sparsity target rises"
-    )
-    start_from_current: bool = Field(
-        True, description="let the target rise from the masks' initial sparsity instead of 0"
-    )
-    droprate_init: float = Field(0.5, gt=0, lt=1, description="initial drop rate of the neurons' masks")
-    prepruning_epochs: float = Field(0.0, ge=0, description="epochs of training before masks start")
-    final_mask: Literal["soft", "binary"] = Field(
-        "soft", description="scale kept units by their mask, or leave their weights as they are"
-    )
-    snap_to_budget: bool = Field(
-        True, description="cut to the target within one unit; off rounds each group as the released code does"
-    )
-    sparsity_tolerance: float = Field(
-        0.01, gt=0, lt=1, description="how far the learned sparsity may be from its target"
-    )
-    validation_limit: int = Field(
-        500, ge=1, description="validation examples that choose the best checkpoint"
-    )
 
     @model_validator(mode="before")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,9 +27,9 @@ class StudentLoss:
 
     Args:
         config: weights, direction, temperature.
-        student: the shortened model.
+        student: the model that is trained.
         teacher: the dense model; unused, and may be none, where no term needs it.
-        layers: ``S``.
+        layers: ``S``, or all decoder blocks where the student has them all.
     """
 
     def __init__(
@@ -43,8 +44,8 @@ class StudentLoss:
         self.teacher = teacher
         self.layers = layers
 
-    def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """The loss, a scalar, and its unweighted terms."""
+    def __call__(self, batch: Batch, masks: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """The loss, a scalar, and its unweighted terms; it asks nothing of the masks."""
         config, labels = self.config, batch["labels"]
         targets = labels != IGNORED  # [B, T]
         terms: dict[str, Tensor | float] = {}

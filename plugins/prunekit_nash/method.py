@@ -1,4 +1,7 @@
-"""NASH: shorten the decoder, learn which encoder units to drop, cut to the budget."""
+"""NASH: shorten the decoder, learn which encoder units to drop, cut to the budget.
+
+The decoder's blocks are chosen by a rule, or learned too (the ablation of the paper's table 3).
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,11 @@ from prunekit.errors import BudgetError, UnsupportedModelError
 from prunekit.method import MethodInfo
 from prunekit.pruning.layers import select_layers
 from prunekit.pruning.plan import PruningPlan
-from prunekit.pruning.units import in_scope
+from prunekit.pruning.units import block_group, in_scope, sublayer_group
 from prunekit_nash.config import INFO, NashConfig
 
 if TYPE_CHECKING:
+    from prunekit.learned.goal import Goal
     from prunekit.pruning.target import PrunableModel
     from prunekit.recipe import BudgetSpec
     from prunekit.tasks.base import Task
@@ -30,7 +34,9 @@ class Nash:
         self.config = config
 
     def plan(self, target: PrunableModel, task: Task, budget: BudgetSpec, trainer: Trainer) -> PruningPlan:
-        """Train a shortened student under masks; keep what the masks kept.
+        """Train a student under masks; keep what the masks kept.
+
+        The student's decoder is shortened before, or learns under masks of its own what to lose.
 
         Raises:
             UnsupportedModelError: if the model has no encoder and decoder.
@@ -38,13 +44,13 @@ class Nash:
             TrainingError: if the learned sparsity ends further from the target than ``sparsity_tolerance``.
         """
         # Imported here so that listing methods does not load torch.
+        from prunekit.learned.stage import MaskTraining
         from prunekit_nash.loss import StudentLoss
-        from prunekit_nash.stage import MaskTraining
 
         config = self.config
         _check(target, budget)
+        layers = _layers(target, config)
         depth = target.structure.stacks["decoder"].depth
-        layers = select_layers(depth, config.decoder_layers, config.selection)
         shortened = PruningPlan(keep={"decoder.blocks": layers} if len(layers) < depth else {})
         student = target.pruned(shortened)
         distils = config.prediction_weight or config.encoder_hidden_weight or config.decoder_hidden_weight
@@ -54,10 +60,42 @@ class Nash:
         if config.freeze_embeddings:
             student.model.get_input_embeddings().requires_grad_(False)
         loss = StudentLoss(config, student, teacher, layers)
-        masks = MaskTraining(config, student, loss, task, budget, trainer).run()
+        goals = _goals(student, config, budget)
+        masks = MaskTraining(INFO.name, config, student, loss, task, trainer, goals).run()
         student.model.requires_grad_(True)
         target.take_weights(student, shortened)
         return PruningPlan.from_masks(masks, target.groups).merged(shortened)
+
+
+def _layers(target: PrunableModel, config: NashConfig) -> tuple[int, ...]:
+    """The decoder blocks that the student has: all of them where the choice is learned."""
+    depth = target.structure.stacks["decoder"].depth
+    if config.selection == "auto" or config.selection == "auto-blocks":
+        select_layers(depth, config.decoder_layers)  # refuses more blocks than there are
+        return tuple(range(depth))
+    return select_layers(depth, config.decoder_layers, config.selection)
+
+
+def _goals(student: PrunableModel, config: NashConfig, budget: BudgetSpec) -> list[Goal]:
+    """The encoder's budget by heads and neurons; where it is learned, the decoder's depth by wholes."""
+    from prunekit.learned.goal import Goal
+
+    structure = student.structure
+    costs = student.parameter_costs(budget.scope)
+    units = tuple(structure.sublayers[name].units.name for name in costs)
+    goals = [Goal("encoder", costs, units, budget.sparsity)]
+    decoder = structure.stacks["decoder"]
+    if config.selection.startswith("auto") and config.decoder_layers < decoder.depth:
+        wholes = tuple(sublayer_group("decoder", role) for role in decoder.roles)
+        goals.append(
+            Goal(
+                "decoder",
+                student.parameter_costs(["decoder.*"]),
+                wholes if config.selection == "auto" else (block_group("decoder"),),
+                1 - config.decoder_layers / decoder.depth,
+            )
+        )
+    return goals
 
 
 def _check(target: PrunableModel, budget: BudgetSpec) -> None:
@@ -69,7 +107,9 @@ def _check(target: PrunableModel, budget: BudgetSpec) -> None:
     outside = [
         name
         for name, group in target.groups.items()
-        if group.slices and not name.startswith("encoder.") and in_scope(name, budget.scope)
+        if group.kind in ("head", "neuron")
+        and not name.startswith("encoder.")
+        and in_scope(name, budget.scope)
     ]
     if outside:
         raise BudgetError(

@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.models.bart.modeling_bart import BartAttention
 
-from prunekit.adapters.base import Adapter, StackTable, SublayerTable
+from prunekit.adapters.base import Adapter, StackTable, SublayerTable, axes, base_prefix
 from prunekit.adapters.removed import NoAttention, NoContribution
+from prunekit.pruning.units import Stream, StreamNorm, TiedHead
 
 
 class NoAttentionCountsTokens(NoAttention):
@@ -70,6 +71,28 @@ def _finish(base: Any, blocks: Mapping[str, list[Any]], shared: Mapping[str, Any
         decoder[0].self_attn = NoAttentionCountsTokens()
 
 
+def _stream(model: Any) -> Stream:
+    base = base_prefix(model)
+    stacks = [f"{base}{name}" for name in ("encoder", "decoder") if hasattr(model.base_model, name)]
+    embeddings = [
+        f"{stack}.{table}.weight" for stack in stacks for table in ("embed_tokens", "embed_positions")
+    ]
+    norms = [f"{stack}.layernorm_embedding" for stack in stacks]
+    head = None
+    if hasattr(model, "lm_head"):
+        head = TiedHead("lm_head.weight", f"{stacks[-1]}.embed_tokens.weight", norms[-1], "decoder")
+    return Stream(
+        sources=(),
+        written=axes(model, (f"{base}shared.weight", 1), *((name, 1) for name in embeddings)),
+        norms=tuple(StreamNorm(path, "mask", "mask") for path in norms),
+        read=axes(
+            model, ("lm_head.weight", 1), ("qa_outputs.weight", 1), ("classification_head.dense.weight", 1)
+        ),
+        own=("classification_head.out_proj.",),
+        head=head,
+    )
+
+
 BART = Adapter(
     name="bart",
     model_type="bart",
@@ -96,4 +119,5 @@ BART = Adapter(
     head_size="head_dim",
     set_heads=_set_heads,
     finish=_finish,
+    stream=_stream,
 )

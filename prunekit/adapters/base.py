@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
+from prunekit.adapters.norms import kept_layer_norm, narrow_layer_norm
 from prunekit.errors import AdapterMismatchError, UnsupportedModelError
 from prunekit.pruning.units import (
+    HIDDEN,
     Role,
     Slice,
     Stack,
+    Stream,
     Sublayer,
     UnitGroup,
     block_group,
@@ -19,7 +22,7 @@ from prunekit.pruning.units import (
 )
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
 
@@ -73,11 +76,17 @@ class StackTable:
 
 @dataclass(frozen=True)
 class Structure:
-    """A model's stacks, sublayers and unit groups, found by resolving an adapter's tables."""
+    """A model's stacks, sublayers and unit groups, found by resolving an adapter's tables.
+
+    ``stream`` is the residual stream outside the blocks; none, and ``no_hidden`` says why, where hidden units
+    cannot be removed.
+    """
 
     stacks: Mapping[str, Stack]
     sublayers: Mapping[str, Sublayer]
     groups: Mapping[str, UnitGroup]
+    stream: Stream | None = None
+    no_hidden: str = ""
 
     def dead(self, keep: Mapping[str, Sequence[int]]) -> set[str]:
         """Names of sublayers of which nothing is left: without a unit, removed whole, or in a removed block.
@@ -114,6 +123,10 @@ class Adapter:
         finish: puts right what spans blocks, given each stack's surviving blocks and what ``shared`` gave.
         is_stock: whether transformers itself can run a regular result with these config fields.
         config_members: methods that the pruned config class overrides.
+        stream: where the residual stream is read and written outside the blocks; none if hidden units cannot
+            be removed.
+        kept_norm: normalises over the kept dimensions only, as ``kept_layer_norm`` does.
+        narrow_norm: makes a norm whose parameters were cut work at their width.
         refuse: says why a model of this type cannot be pruned, if so.
         sequence_length: the number of the encoder's tokens where the model fixes it, special tokens included;
             none where the input decides.
@@ -132,6 +145,9 @@ class Adapter:
     )
     is_stock: Callable[[Mapping[str, int]], bool] = lambda fields: True
     config_members: tuple[tuple[str, Callable[..., Any]], ...] = ()
+    stream: Callable[[PreTrainedModel], Stream] | None = None
+    kept_norm: Callable[[Any, Tensor, Tensor, Tensor, Tensor], Tensor] = kept_layer_norm
+    narrow_norm: Callable[[Any, int], None] = narrow_layer_norm
     refuse: Callable[[PreTrainedModel], str | None] = lambda model: None
     sequence_length: Callable[[PreTrainedModel], int | None] = lambda model: None
 
@@ -167,7 +183,14 @@ class Adapter:
                         sublayers[found.name] = found
         if not stacks:
             find_module(model, prefix + self.stacks[0].blocks, self)
-        return Structure(stacks, sublayers, _groups(stacks, sublayers))
+        groups = _groups(stacks, sublayers)
+        if self.stream is None:
+            return Structure(stacks, sublayers, groups, None, f"the {self.name} adapter names no stream")
+        stream = self.stream(model)
+        hidden = hidden_group(model, stacks, sublayers.values(), stream)
+        if isinstance(hidden, str):
+            return Structure(stacks, sublayers, groups, None, hidden)
+        return Structure(stacks, sublayers, {**groups, HIDDEN: hidden}, stream)
 
     def _sublayer(
         self, model: PreTrainedModel, stack: str, blocks: str, index: int, table: SublayerTable
@@ -221,6 +244,9 @@ class Adapter:
                     }
                 )
             rows.append({"group": block_group(stack.name), "kind": "block", "modules": stack.blocks})
+        if self.stream is not None:
+            modules = "every axis as wide as the model: embeddings, norms, projections, heads"
+            rows.append({"group": HIDDEN, "kind": "hidden", "modules": modules})
         return rows
 
 
@@ -233,6 +259,48 @@ def _groups(stacks: Mapping[str, Stack], sublayers: Mapping[str, Sublayer]) -> d
         name = block_group(stack.name)
         groups[name] = UnitGroup(name, "block", stack.depth)
     return groups
+
+
+def hidden_group(
+    model: PreTrainedModel,
+    stacks: Mapping[str, Stack],
+    sublayers: Iterable[Sublayer],
+    stream: Stream,
+) -> UnitGroup | str:
+    """The group of hidden units, or why there is none.
+
+    There is none where a parameter outside the blocks is as wide as the model and the table does not say
+    whether it belongs to the residual stream: a head of a class that the adapter does not know.
+    """
+    slices = [*stream.written, *stream.read]
+    slices += [Slice(name, 0) for norm in stream.norms for name in parameters_of(model, norm.path)]
+    size = model.get_parameter(slices[0].parameter).shape[slices[0].axis]
+    known = {part.parameter.rpartition(".")[0] for part in slices}
+    inside = tuple(f"{stack.blocks}." for stack in stacks.values())
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        named = name.rpartition(".")[0] in known or name.startswith((*inside, *stream.own))
+        if size in parameter.shape and not named:
+            return (
+                f"{name} of {type(model).__name__} is {size} wide, and the adapter does not know whether it "
+                "reads the residual stream"
+            )
+    for sub in sublayers:
+        slices += [Slice(f"{path}.weight", 1) for path in sub.inputs]
+        slices += [Slice(name, 0) for name in parameters_of(model, sub.output)]
+        slices += [Slice(name, 0) for name in parameters_of(model, sub.norm)]
+    once = {(id(model.get_parameter(part.parameter)), part.axis): part for part in reversed(slices)}
+    return UnitGroup(HIDDEN, "hidden", size, 1, tuple(reversed(once.values())))
+
+
+def parameters_of(model: nn.Module, path: str) -> list[str]:
+    """Names of the parameters directly in the module at ``path``."""
+    return [f"{path}.{name}" for name, _ in model.get_submodule(path).named_parameters(recurse=False)]
+
+
+def axes(model: nn.Module, *wanted: tuple[str, int]) -> tuple[Slice, ...]:
+    """A slice for each (parameter, axis) that ``model`` has; heads and variants differ in what they have."""
+    found = dict(model.named_parameters(remove_duplicate=False))
+    return tuple(Slice(name, axis) for name, axis in wanted if name in found)
 
 
 def base_prefix(model: PreTrainedModel) -> str:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from prunekit.adapters.base import Adapter, StackTable, SublayerTable
+from prunekit.adapters.base import Adapter, StackTable, SublayerTable, axes, base_prefix, has_module
 from prunekit.adapters.removed import NoAttentionWithResidual, ResidualOnly
+from prunekit.pruning.units import Stream, StreamNorm, TiedHead
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,6 +28,37 @@ def _refuse(model: PreTrainedModel) -> str | None:
     if model.config.chunk_size_feed_forward:
         return "chunk_size_feed_forward is set; load the checkpoint with chunk_size_feed_forward=0."
     return None
+
+
+def _stream(model: Any) -> Stream:
+    base = base_prefix(model)
+    embeddings = [
+        f"{base}embeddings.{name}.weight"
+        for name in ("word_embeddings", "position_embeddings", "token_type_embeddings")
+    ]
+    norms = [StreamNorm(f"{base}embeddings.LayerNorm", "mask", "mask")]
+    pooled = model.base_model.pooler is not None
+    # Classifiers read the pooler where there is one, else the stream; the pooler's output is its own.
+    read = [(f"{base}pooler.dense.weight", 1)] if pooled else []
+    own = ("cls.seq_relationship.", *(("classifier.",) if pooled else ()))
+    head = None
+    transform = "cls.predictions.transform"
+    if has_module(model, transform):
+        # Its output is as wide as the embedding, which may be its head.
+        norms.append(StreamNorm(f"{transform}.LayerNorm", "support", "support"))
+        read += [(f"{transform}.dense.weight", 1), (f"{transform}.dense.weight", 0)]
+        read += [(f"{transform}.dense.bias", 0), ("cls.predictions.decoder.weight", 1)]
+        head = TiedHead("cls.predictions.decoder.weight", embeddings[0], f"{transform}.LayerNorm")
+    if not pooled:
+        read += [("classifier.weight", 1), ("qa_outputs.weight", 1)]
+    return Stream(
+        sources=(),
+        written=axes(model, *((name, 1) for name in embeddings)),
+        norms=tuple(norms),
+        read=axes(model, *read),
+        own=own,
+        head=head,
+    )
 
 
 BERT = Adapter(
@@ -63,5 +95,6 @@ BERT = Adapter(
     post_norm=True,
     head_size="attention_head_size",
     set_heads=_set_heads,
+    stream=_stream,
     refuse=_refuse,
 )

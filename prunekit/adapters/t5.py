@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers.models.t5.configuration_t5 import T5Config
-from transformers.models.t5.modeling_t5 import T5Attention
+from transformers.models.t5.modeling_t5 import T5Attention, T5LayerNorm
 
-from prunekit.adapters.base import Adapter, StackTable, SublayerTable
+from prunekit.adapters.base import Adapter, StackTable, SublayerTable, axes, base_prefix
 from prunekit.adapters.removed import NoAttentionSublayer
+from prunekit.pruning.units import Stream, StreamNorm, TiedHead
 
 
 class HeadSubsetT5Attention(T5Attention):  # type: ignore[misc]
@@ -83,6 +84,68 @@ def _set_heads(attention: Any, kept: tuple[int, ...], total: int) -> None:
     attention.register_buffer("kept_heads", selected)
     attention.n_heads = len(kept)
     attention.inner_dim = len(kept) * attention.key_value_proj_dim
+
+
+class NarrowT5LayerNorm(T5LayerNorm):  # type: ignore[misc]
+    """T5's norm at the width that was kept, in float64 where the model is in float64.
+
+    The stock norm rounds to float32 there. Masked and pruned models sum over different numbers of entries, so
+    roundings would fall differently, and the two could not be compared to 1e-10.
+    """
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """As the stock module's in every other precision."""
+        result: Tensor = self.weight * _divided_by_rms(self, hidden_states, 1)
+        return result
+
+
+def _divided_by_rms(norm: Any, states: Tensor, gain: Tensor | int) -> Tensor:
+    """``states`` over the root of ``gain`` times their mean square."""
+    precise = states.to(torch.promote_types(states.dtype, torch.float32))
+    variance = precise.pow(2).mean(-1, keepdim=True) * gain
+    states = states * torch.rsqrt(variance + norm.variance_epsilon)
+    half = norm.weight.dtype in (torch.float16, torch.bfloat16)
+    result: Tensor = states.to(norm.weight.dtype) if half else states
+    return result
+
+
+def _kept_norm(norm: Any, states: Tensor, support: Tensor, kept: Tensor, after: Tensor) -> Tensor:
+    """T5's norm over the kept dimensions; see ``kept_layer_norm``."""
+    after = after.to(norm.weight.dtype)
+    result: Tensor = (norm.weight * after) * _divided_by_rms(norm, states, support.numel() / kept)
+    if states.dtype == torch.float64:
+        # With everything kept it is the stock norm, which rounds to float32.
+        stock = type(norm).forward(norm, states) * after
+        return torch.where(kept == support.numel(), stock, result)
+    return result
+
+
+def _narrow_norm(norm: Any, width: int) -> None:
+    norm.__class__ = NarrowT5LayerNorm
+
+
+def _stream(model: Any) -> Stream:
+    base = base_prefix(model)
+    stacks = [f"{base}{name}" for name in _stacks(model.base_model)]
+    embeddings = [f"{base}shared", *(f"{stack}.embed_tokens" for stack in stacks)]
+    norms = [f"{stack}.final_layer_norm" for stack in stacks]
+    head = None
+    if hasattr(model, "lm_head"):
+        head = TiedHead("lm_head.weight", f"{embeddings[0]}.weight", norms[-1])
+    return Stream(
+        sources=tuple(embeddings[1:]),
+        written=axes(model, *((f"{path}.weight", 1) for path in embeddings)),
+        norms=tuple(StreamNorm(path, "nothing", "support") for path in norms),
+        read=axes(
+            model,
+            ("lm_head.weight", 1),
+            ("classifier.weight", 1),
+            ("qa_outputs.weight", 1),
+            ("classification_head.dense.weight", 1),
+        ),
+        own=("classification_head.out_proj.",),
+        head=head,
+    )
 
 
 def _stacks(base: Any) -> dict[str, Any]:
@@ -190,4 +253,7 @@ T5 = Adapter(
     finish=_finish,
     is_stock=_is_stock,
     config_members=(("get_text_config", _get_text_config),),
+    stream=_stream,
+    kept_norm=_kept_norm,
+    narrow_norm=_narrow_norm,
 )

@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import nn
 
-from prunekit.adapters.base import Adapter, StackTable, SublayerTable
+from prunekit.adapters.base import Adapter, StackTable, SublayerTable, axes, base_prefix
 from prunekit.adapters.removed import NoAttention, NoContribution
+from prunekit.pruning.units import Stream, StreamNorm
 
 
 def _set_heads(attention: Any, kept: tuple[int, ...], total: int) -> None:
@@ -23,6 +24,25 @@ def _set_heads(attention: Any, kept: tuple[int, ...], total: int) -> None:
 def _sequence_length(model: Any) -> int:
     # Patches and special tokens all have a position.
     return int(model.base_model.embeddings.position_embeddings.shape[1])
+
+
+def _stream(model: Any) -> Stream:
+    base = base_prefix(model)
+    embeddings = f"{base}embeddings"
+    tokens = ("cls_token", "distillation_token", "mask_token", "position_embeddings")
+    patches = f"{embeddings}.patch_embeddings.projection"
+    heads = ("classifier", "cls_classifier", "distillation_classifier", "decoder.0")
+    return Stream(
+        sources=(embeddings,),
+        written=axes(
+            model,
+            (f"{patches}.weight", 0),
+            (f"{patches}.bias", 0),
+            *((f"{embeddings}.{name}", 2) for name in tokens),
+        ),
+        norms=(StreamNorm(f"{base}layernorm", "nothing", "support"),),
+        read=axes(model, (f"{base}pooler.dense.weight", 1), *((f"{head}.weight", 1) for head in heads)),
+    )
 
 
 VIT = Adapter(
@@ -60,6 +80,7 @@ VIT = Adapter(
     head_size="head_dim",
     set_heads=_set_heads,
     sequence_length=_sequence_length,
+    stream=_stream,
 )
 
 DEIT = replace(

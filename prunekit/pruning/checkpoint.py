@@ -1,8 +1,10 @@
 """Pruned models as classes that transformers can save and load.
 
-``config.json`` of an irregular model carries a *record*: for each stack its surviving blocks, and for each
-block which heads and how many neurons were kept (``null`` for a removed sublayer). The class builds the stock
-model at the record's depth, cuts it to the record's widths, and then the weights load, strictly.
+``config.json`` of an irregular model carries a *record*: for each stack its surviving blocks, for each block
+which heads and how many neurons were kept (``null`` for a removed sublayer), and which hidden units (``null``
+for all). The class builds the stock model at the record's depth, cuts it to the record's widths, and then the
+weights load, strictly. The stock fields of the config stay those of the full width: T5's logits and BART's
+embeddings are scaled by it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import torch
 from prunekit.adapters.base import Adapter, Structure
 from prunekit.errors import CheckpointError
 from prunekit.pruning.surgery import cut
-from prunekit.pruning.units import Sublayer, block_group
+from prunekit.pruning.units import HIDDEN, Sublayer, block_group
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -54,7 +56,10 @@ def make_record(structure: Structure, keep: Mapping[str, Sequence[int]], previou
                     heads = old.get(role) or list(range(sub.units.size))
                     entry[role] = heads if kept is None else [heads[i] for i in kept]
             stacks[name].append(entry)
-    return {"format": FORMAT, "stacks": stacks}
+    hidden = previous["hidden"] if previous else None
+    if HIDDEN in keep:
+        hidden = list(keep[HIDDEN]) if hidden is None else [hidden[i] for i in keep[HIDDEN]]
+    return {"format": FORMAT, "stacks": stacks, "hidden": hidden}
 
 
 def _cut_to_record(model: PreTrainedModel, adapter: Adapter, record: Record | None) -> None:
@@ -76,7 +81,27 @@ def _cut_to_record(model: PreTrainedModel, adapter: Adapter, record: Record | No
     for sub in structure.sublayers.values():
         entry = record["stacks"][sub.stack][sub.block].get(sub.role, "nothing")
         keep[sub.units.name] = _recorded_units(sub, entry)
+    if record.get("hidden") is not None:
+        keep[HIDDEN] = _recorded_hidden(structure, record["hidden"])
     cut(model, adapter, keep)
+
+
+def _recorded_hidden(structure: Structure, entry: Any) -> list[int]:
+    group = structure.groups.get(HIDDEN)
+    if group is None:
+        raise CheckpointError(f"config.json lists hidden units, but {structure.no_hidden}.")
+    if isinstance(entry, list) and _ascending(entry, group.size):
+        return entry
+    raise CheckpointError(
+        f"config.json says {str(entry)[:60]} of the hidden units; allowed are sorted indices from 0 to "
+        f"{group.size - 1}, or null if all were kept. Restore the file as it was saved."
+    )
+
+
+def _ascending(entry: list[Any], size: int) -> bool:
+    """Whether ``entry`` holds sorted unique indices below ``size``, at least one."""
+    whole = all(isinstance(index, int) and 0 <= index < size for index in entry)
+    return bool(entry) and whole and entry == sorted(set(entry))
 
 
 def _recorded_units(sub: Sublayer, entry: Any) -> list[int]:
@@ -85,11 +110,7 @@ def _recorded_units(sub: Sublayer, entry: Any) -> list[int]:
         return []
     if sub.role == "ffn" and isinstance(entry, int) and 0 < entry <= size:
         return list(range(entry))
-    if (
-        (sub.role != "ffn" and isinstance(entry, list) and entry)
-        and all(isinstance(head, int) and 0 <= head < size for head in entry)
-        and entry == sorted(set(entry))
-    ):
+    if sub.role != "ffn" and isinstance(entry, list) and _ascending(entry, size):
         return entry
     allowed = f"a width of 1 to {size}" if sub.role == "ffn" else f"sorted heads from 0 to {size - 1}"
     raise CheckpointError(
@@ -181,8 +202,10 @@ def stock_fields(adapter: Adapter, record: Record, config: Any) -> dict[str, int
     """The stock config fields that say all of ``record``, or none if it is irregular.
 
     Depth and one FFN width per config field can be said; a different head count changes the head size in most
-    architectures, so all heads are required.
+    architectures, so all heads are required. So does a different hidden width, which also changes scales.
     """
+    if record["hidden"] is not None:
+        return None
     fields: dict[str, int] = {}
     for table in adapter.stacks:
         if table.name not in record["stacks"]:

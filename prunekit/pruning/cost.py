@@ -7,14 +7,15 @@ multiply-add; FLOPs are twice that.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from prunekit.adapters.base import Adapter, Structure
-from prunekit.pruning.units import Sublayer, in_scope
+from prunekit.pruning.units import HIDDEN, Sublayer, in_scope
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,21 +32,37 @@ class SublayerCost:
         units: how many there are.
         fixed: of what goes only when the whole sublayer goes and is prunable (the output bias).
         norm: of what goes along but is not prunable.
+        unit_per_hidden: part of ``unit`` that goes with each hidden unit that is removed.
+        fixed_per_hidden: part of ``fixed`` likewise.
+        norm_per_hidden: part of ``norm`` likewise.
     """
 
     unit: float
     units: int
     fixed: float = 0
     norm: float = 0
+    unit_per_hidden: float = 0
+    fixed_per_hidden: float = 0
+    norm_per_hidden: float = 0
 
     @property
     def prunable(self) -> float:
         """Cost of the whole sublayer without its norm."""
         return self.unit * self.units + self.fixed
 
-    def kept(self, units: int) -> float:
-        """Prunable cost with ``units`` left; a sublayer without units is gone."""
-        return self.unit * units + self.fixed if units else 0
+    def kept(self, units: int, cut: int = 0) -> float:
+        """Prunable cost with ``units`` left and ``cut`` hidden units gone; without units it is gone."""
+        left = self.narrowed(cut)
+        return left.unit * units + left.fixed if units else 0
+
+    def narrowed(self, cut: int) -> SublayerCost:
+        """The same sublayer with ``cut`` hidden units gone."""
+        return replace(
+            self,
+            unit=self.unit - cut * self.unit_per_hidden,
+            fixed=self.fixed - cut * self.fixed_per_hidden,
+            norm=self.norm - cut * self.norm_per_hidden,
+        )
 
 
 @dataclass(frozen=True)
@@ -65,8 +82,18 @@ def parameter_costs(model: nn.Module, structure: Structure) -> dict[str, Sublaye
         )
         output: Any = model.get_submodule(sub.output)
         bias = 0 if output.bias is None else output.bias.numel()
-        norm = sum(p.numel() for p in model.get_submodule(sub.norm).parameters())
-        costs[name] = SublayerCost(per_unit, sub.units.size, bias, norm)
+        norms = list(model.get_submodule(sub.norm).parameters())
+        # Each weight matrix has one row or column per hidden unit; biases of the inputs have none.
+        matrices = sub.units.width * (len(sub.inputs) + 1)
+        costs[name] = SublayerCost(
+            per_unit,
+            sub.units.size,
+            bias,
+            sum(p.numel() for p in norms),
+            unit_per_hidden=matrices,
+            fixed_per_hidden=int(bias > 0),
+            norm_per_hidden=len(norms),
+        )
     return costs
 
 
@@ -82,11 +109,13 @@ def mac_costs(model: nn.Module, structure: Structure, lengths: Lengths) -> dict[
         keys = lengths.source if sub.role == "cross_attn" else queries
         hidden = model.get_parameter(f"{sub.output}.weight").shape[0]
         if sub.role == "ffn":
-            per_unit = queries * hidden * (len(sub.inputs) + 1)
+            per_hidden, scores = queries * (len(sub.inputs) + 1), 0
         else:
-            width = sub.units.width
-            per_unit = width * (2 * queries * hidden + 2 * keys * hidden + 2 * queries * keys)
-        costs[name] = SublayerCost(float(per_unit), sub.units.size)
+            per_hidden = sub.units.width * 2 * (queries + keys)
+            scores = sub.units.width * 2 * queries * keys
+        costs[name] = SublayerCost(
+            float(per_hidden * hidden + scores), sub.units.size, unit_per_hidden=float(per_hidden)
+        )
     return costs
 
 
@@ -110,27 +139,50 @@ def kept_units(structure: Structure, keep: Keep) -> dict[str, int]:
     }
 
 
+def cut_hidden(structure: Structure, keep: Keep) -> int:
+    """How many hidden units are gone."""
+    return structure.groups[HIDDEN].size - len(keep[HIDDEN]) if HIDDEN in keep else 0
+
+
+def kept_cost(costs: Mapping[str, SublayerCost], structure: Structure, keep: Keep) -> float:
+    """Prunable cost of ``costs`` that ``keep`` leaves."""
+    left, cut = kept_units(structure, keep), cut_hidden(structure, keep)
+    return sum(cost.kept(left[name], cut) for name, cost in costs.items())
+
+
 def sparsity(costs: Mapping[str, SublayerCost], structure: Structure, keep: Keep) -> float:
     """Removed share of the prunable cost of ``costs``; 0 where there is nothing to remove."""
-    left = kept_units(structure, keep)
     total = sum(cost.prunable for cost in costs.values())
-    kept = sum(cost.kept(left[name]) for name, cost in costs.items())
-    return 1 - kept / total if total else 0.0
+    return 1 - kept_cost(costs, structure, keep) / total if total else 0.0
 
 
 def parameters(model: PreTrainedModel, adapter: Adapter, structure: Structure, keep: Keep) -> int:
     """All parameters that ``keep`` leaves, norms and embeddings included; tied ones count once."""
     costs = parameter_costs(model, structure)
-    left = kept_units(structure, keep)
+    left, cut = kept_units(structure, keep), cut_hidden(structure, keep)
     total = count_parameters(model)
     for name, cost in costs.items():
-        total -= int(cost.prunable - cost.kept(left[name]))
-        total -= int(cost.norm) if left[name] == 0 else 0
+        total -= int(cost.prunable - cost.kept(left[name], cut))
+        total -= int(cost.norm - cost.narrowed(cut).norm if left[name] else cost.norm)
+    if cut:
+        total -= _outside(model, structure, cut)
     # What the stack's self-attention shares (T5's position table) goes with the last of it.
     for stack, module in adapter.shared(model.base_model).items():
         if not any(left[s.name] for s in _self_attention(structure, stack)):
             total -= sum(p.numel() for p in module.parameters())
     return total
+
+
+def _outside(model: nn.Module, structure: Structure, cut: int) -> int:
+    """Parameters outside the sublayers that go with ``cut`` hidden units: embeddings, norms and heads."""
+    inside = {path for sub in structure.sublayers.values() for path in sub.modules}
+    group = structure.groups[HIDDEN]
+    names = [part.parameter for part in group.slices if part.parameter.rpartition(".")[0] not in inside]
+    gone = 0
+    for name, axes in Counter(names).items():
+        rest = model.get_parameter(name).numel() // group.size**axes
+        gone += rest * (group.size**axes - (group.size - cut) ** axes)
+    return gone
 
 
 def _self_attention(structure: Structure, stack: str) -> Iterable[Sublayer]:

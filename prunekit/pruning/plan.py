@@ -100,8 +100,9 @@ class PruningPlan(BaseModel):
                 raise PlanError(
                     f"{name}: kept indices must lie between 0 and {group.size - 1}, found {_short(kept)}."
                 )
-            if group.kind == "block" and not kept:
-                raise PlanError(f"{name}: at least one block must be kept.")
+            if group.kind in ("block", "hidden") and not kept:
+                unit = "block" if group.kind == "block" else "hidden unit"
+                raise PlanError(f"{name}: at least one {unit} must be kept.")
         for name, factors in self.scale.items():
             if len(factors) != len(self.keep.get(name, ())):
                 raise PlanError(

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from prunekit.adapters.base import Adapter, find_module
-from prunekit.pruning.units import Sublayer, block_group, sublayer_group
+from prunekit.pruning.hidden import cut_stream
+from prunekit.pruning.units import HIDDEN, Sublayer, block_group, sublayer_group
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,7 +30,8 @@ def cut(
         model: a model of the adapter's type; its config is not touched.
         adapter: the architecture.
         keep: for each group the sorted indices that stay; absent groups stay whole.
-        scale: for each group one factor per kept unit, folded into the output projections.
+        scale: for each group one factor per kept unit, folded into the weights: of heads, neurons and
+            sublayers into the output projections, of hidden units into all that writes the residual stream.
     """
     structure = adapter.structure(model)
     base = model.base_model
@@ -52,6 +54,8 @@ def cut(
             if table.attention is not None:
                 attention = find_module(block, table.attention, adapter)
                 adapter.set_heads(attention, tuple(kept), sub.units.size)
+    if HIDDEN in keep:
+        cut_stream(model, adapter, structure, dead, keep[HIDDEN], (scale or {}).get(HIDDEN))
     survivors = {}
     for name, stack in structure.stacks.items():
         survivors[name] = [blocks[name][i] for i in keep.get(block_group(name), range(stack.depth))]

@@ -13,7 +13,7 @@ from prunekit.pruning import checkpoint, cost
 from prunekit.pruning.lengths import mac_lengths
 from prunekit.pruning.masks import masked
 from prunekit.pruning.plan import PruningPlan
-from prunekit.pruning.units import UnitGroup, block_group
+from prunekit.pruning.units import HIDDEN, UnitGroup, block_group
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,14 +46,19 @@ class PrunableModel:
 
     def masks(self, values: Mapping[str, Tensor]) -> AbstractContextManager[None]:
         """Run the model under masks inside the context; see ``prunekit.pruning.masks``."""
-        return masked(self.model, self.structure, values)
+        return masked(self.model, self.adapter, self.structure, values)
 
     def pruned(self, plan: PruningPlan) -> PrunableModel:
         """A new, smaller model; this one is left as it is.
 
         Raises:
             PlanError: if the plan does not fit this model.
+            UnsupportedModelError: if the plan removes hidden units and this model's cannot be removed.
         """
+        if HIDDEN in plan.keep and HIDDEN not in self.groups:
+            raise UnsupportedModelError(
+                f"hidden units of {type(self.model).__name__} cannot be removed: {self.structure.no_hidden}."
+            )
         plan.check(self.groups)
         return PrunableModel(checkpoint.build_pruned(self.model, self.adapter, plan), self.adapter)
 

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-Kind = Literal["head", "neuron", "sublayer", "block"]
+Kind = Literal["head", "neuron", "sublayer", "block", "hidden"]
 Role = Literal["self_attn", "cross_attn", "ffn"]
+
+HIDDEN = "hidden"
+"""Name of the one group of hidden units: the dimensions of the residual stream."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class UnitGroup:
         kind: what a unit is.
         size: number of units ``N``.
         width: entries of each sliced axis per unit (the head size for heads, else 1).
-        slices: the axes that shrink; empty for sublayers and blocks, which go as a whole.
+        slices: the axes that shrink; empty for sublayers and blocks, which go as a whole. A tied parameter is
+            named once.
     """
 
     name: str
@@ -89,6 +93,60 @@ class Stack:
     blocks: str
     depth: int
     roles: tuple[Role, ...]
+
+
+@dataclass(frozen=True)
+class StreamNorm:
+    """A normalisation outside the blocks whose width is the residual stream's.
+
+    Args:
+        path: of the module.
+        before: what a hidden mask does to its input: multiplies it, takes removed dimensions out, or nothing,
+            because removed dimensions are zero there already.
+        after: the same for its output; ``mask`` where that is the residual stream itself (post-norm).
+    """
+
+    path: str
+    before: Literal["mask", "support", "nothing"]
+    after: Literal["mask", "support"]
+
+
+@dataclass(frozen=True)
+class TiedHead:
+    """An output projection that may be one parameter with the embedding.
+
+    Args:
+        weight: name of its weight.
+        embedding: name of the embedding's weight.
+        norm: path of the norm whose output it reads.
+        stack: where the last norm that is left of this stack comes between, if any is (post-norm).
+    """
+
+    weight: str
+    embedding: str
+    norm: str
+    stack: str | None = None
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The residual stream outside the blocks: what is as wide as the model there.
+
+    Args:
+        sources: module paths whose output is a stream's first state; empty where a norm comes first.
+        written: axes of parameters that write that first state.
+        norms: normalisations.
+        read: axes of parameters that read the stream.
+        own: prefixes of other modules' parameters that are as wide, but no part of the stream.
+        head: the output projection that may be tied, if there is one.
+    """
+
+    sources: tuple[str, ...]
+    written: tuple[Slice, ...]
+    norms: tuple[StreamNorm, ...]
+    read: tuple[Slice, ...] = ()
+    own: tuple[str, ...] = ()
+    head: TiedHead | None = None
 
 
 def sublayer_group(stack: str, role: str) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from prunekit.errors import VerificationError
 from prunekit.pruning.plan import PruningPlan
+from prunekit.pruning.units import HIDDEN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -85,9 +86,17 @@ def _compare(
         with dense.masks(masks):
             masked = _outputs(dense.model, inputs)
         cut = _outputs(pruned.model, inputs)
+    masked = [_narrowed(state, plan, other) for state, other in zip(masked, cut, strict=True)]
     largest = max(1.0, *(float(t.abs().max()) for t in masked))
     difference = max(float((a - b).abs().max()) for a, b in zip(masked, cut, strict=True))
     return difference, TOLERANCE[dtype] * largest
+
+
+def _narrowed(state: Tensor, plan: PruningPlan, other: Tensor) -> Tensor:
+    """The kept hidden units of a state that is as wide as the residual stream; ``other`` was cut to them."""
+    if state.shape == other.shape:
+        return state
+    return state[..., list(plan.keep[HIDDEN])]
 
 
 def _refuse_unequal(found: Mapping[str, Any], adapter: str) -> None:

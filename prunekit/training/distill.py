@@ -13,6 +13,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from prunekit.errors import UnsupportedModelError
+
+IGNORED = -100
+
 Direction = Literal["forward", "reverse"]
 
 
@@ -39,12 +43,36 @@ def logit_kl(
 
     Returns:
         Scalar, at least 0 up to rounding; 0 if no position counts.
+
+    Raises:
+        UnsupportedModelError: if there is one output (a regression head): its softmax is 1 whatever it is.
     """
+    if student_logits.shape[-1] == 1:
+        raise UnsupportedModelError(
+            "Distilling predictions compares probabilities, but this model has one output, a regression "
+            "head, whose softmax is always 1: the term would be 0 whatever the student answers. Set its "
+            "weight (prediction_weight, or recover.distill.logits) to 0 and train on the labels."
+        )
     student = torch.log_softmax(student_logits.float() / temperature, dim=-1)
     teacher = torch.log_softmax(teacher_logits.float() / temperature, dim=-1)
     reference, other = (teacher, student) if direction == "forward" else (student, teacher)
     divergence = (reference.exp() * (reference - other)).sum(-1)  # [...]
     return temperature**2 * _masked_mean(divergence, labels_mask)
+
+
+def counted_positions(logits: Tensor, labels: Tensor) -> Tensor:
+    """Where predictions count: the labelled tokens, or everywhere if a label belongs to a whole example.
+
+    Args:
+        logits: ``[B, T, V]``, or ``[B, V]`` for one prediction an example.
+        labels: ``[B, T]`` with -100 where there is none, or anything else.
+
+    Returns:
+        Bool, ``[B, T]`` or ``[B]``.
+    """
+    if logits.ndim == 3 and labels.ndim == 2:
+        return labels != IGNORED
+    return torch.ones(logits.shape[:-1], dtype=torch.bool, device=logits.device)
 
 
 def hidden_mse(

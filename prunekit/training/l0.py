@@ -1,19 +1,17 @@
-"""L0 masks with hard-concrete gates, the expected size they imply, and the Lagrangian that steers it.
+"""L0 masks with hard-concrete gates.
 
-Pure arithmetic, shared by the methods that learn their masks. Nothing here knows a model: costs arrive as
-plain numbers, masks leave as one vector per group name. Everything is float32, under autocast too: one update
-of a logit is smaller than a step of bfloat16.
+Pure arithmetic, shared by the methods that learn their masks. Nothing here knows a model: masks leave as one
+vector per group name. Everything is float32, under autocast too: one update of a logit is smaller than a step
+of bfloat16. ``expected_size`` says what the masks amount to, ``lagrangian`` steers it.
 
 Louizos et al. 2018 (arXiv:1712.01312) for the distribution, Wang et al. 2020 (arXiv:1910.04732) for the
-Lagrangian and the deterministic estimate, Xia et al. 2022 (CoFi, arXiv:2204.00408) for the constants.
+deterministic estimate, Xia et al. 2022 (CoFi, arXiv:2204.00408) for the constants.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -21,7 +19,6 @@ from torch import Tensor, nn
 
 UnitKind = Literal["head", "neuron", "sublayer", "block", "hidden"]
 FinalMask = Literal["soft", "binary"]
-CountMode = Literal["exact", "weights"]
 
 STRETCH_LOW = -0.1
 STRETCH_HIGH = 1.1
@@ -37,8 +34,6 @@ CLOSING_LOGIT = -TEMPERATURE * math.log(STRETCH_HIGH / -STRETCH_LOW)
 
 # Entries of these kinds are unrelated parts of the model: each is decided alone, not ranked within its group.
 _DECIDED_ALONE = frozenset({"sublayer", "block"})
-# Keeps the logarithm of P(unit closed) finite where a unit is certainly open.
-_TINY = 1e-30
 
 
 def hard_concrete_sample(log_alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -99,6 +94,11 @@ def deterministic_mask(log_alpha: Tensor, *, final: FinalMask = "soft") -> Tenso
     return survives.float() if final == "binary" else torch.where(survives, value, 0.0)
 
 
+def initial_mean(kind: UnitKind, droprate_init: float = 0.5) -> float:
+    """Where the logits of one kind start, on average; see ``initial_logits``."""
+    return math.log(1 - droprate_init) - math.log(droprate_init) if kind == "neuron" else OPEN_LOGIT
+
+
 def initial_logits(
     size: int, kind: UnitKind, *, droprate_init: float = 0.5, generator: torch.Generator | None = None
 ) -> Tensor:
@@ -114,7 +114,7 @@ def initial_logits(
     Returns:
         Logits, ``[size]``, float32, on the generator's device (else the default one).
     """
-    mean = math.log(1 - droprate_init) - math.log(droprate_init) if kind == "neuron" else OPEN_LOGIT
+    mean = initial_mean(kind, droprate_init)
     device = None if generator is None else generator.device
     return mean + INITIAL_STD * torch.randn(size, generator=generator, device=device, dtype=torch.float32)
 
@@ -189,160 +189,3 @@ class L0Masks(nn.Module):
 def _parameter_name(group: str) -> str:
     # torch reserves the dot in parameter names.
     return group.replace(".", "/")
-
-
-@dataclass(frozen=True)
-class SublayerCost:
-    """What one sublayer costs, in any additive measure (parameters, MACs).
-
-    Attributes:
-        group: name of the group of its heads or neurons.
-        units: how many they are.
-        unit_cost: cost of one unit.
-        fixed_cost: cost that stays until the whole sublayer is gone, such as an output bias.
-        sublayer: group name and index of the mask entry on the whole sublayer, if there is one.
-        block: group name and index of the mask entry on the block that holds the sublayer, if there is one.
-    """
-
-    group: str
-    units: int
-    unit_cost: float
-    fixed_cost: float = 0.0
-    sublayer: tuple[str, int] | None = None
-    block: tuple[str, int] | None = None
-
-    @property
-    def total(self) -> float:
-        """Cost of the sublayer with nothing removed."""
-        return self.unit_cost * self.units + self.fixed_cost
-
-
-class ExpectedSize:
-    """Expected cost that is left when masks are sampled, as a differentiable function of P(open).
-
-    Masks are independent, so with p the units' probabilities the expectation of a sublayer is
-    ``p_block p_sublayer (unit_cost sum(p) + fixed_cost (1 - prod(1 - p)))``.
-
-    Args:
-        sublayers: everything that counts; groups without a probability are taken as fully open.
-        count: ``exact`` as above; ``weights`` spreads the fixed cost evenly over the units, as the released
-            code of CoFi and NASH does (but without rounding each unit down to whole parameters).
-        device: where the probabilities will live.
-    """
-
-    def __init__(
-        self,
-        sublayers: Sequence[SublayerCost],
-        *,
-        count: CountMode = "exact",
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.total = sum(sublayer.total for sublayer in sublayers)
-        gates = [gate for s in sublayers for gate in (s.sublayer, s.block) if gate is not None]
-        self._gate_groups = {name for name, _ in gates}
-        # Sublayers of equal width are rows of one matrix: a whole stack then costs a handful of operations.
-        by_width = groupby(sorted(sublayers, key=lambda s: s.units), key=lambda s: s.units)
-        self._tables = [_CostTable(list(rows), count, device) for _, rows in by_width]
-
-    def kept(self, probabilities: Mapping[str, Tensor]) -> Tensor:
-        """Expected cost that is kept.
-
-        Args:
-            probabilities: P(open) per group name, ``[N]`` each, as ``L0Masks.probabilities`` gives them.
-
-        Returns:
-            Scalar between 0 and ``total``, in the unit of the costs.
-        """
-        gates = {name: p.unbind() for name, p in probabilities.items() if name in self._gate_groups}
-        return torch.stack([table.kept(probabilities, gates) for table in self._tables]).sum()
-
-    def sparsity(self, probabilities: Mapping[str, Tensor]) -> Tensor:
-        """Expected removed share, ``1 - kept / total``; a scalar in [0, 1]."""
-        return 1 - self.kept(probabilities) / self.total
-
-
-class _CostTable:
-    """The sublayers of one width, as the rows of a matrix."""
-
-    def __init__(self, rows: list[SublayerCost], count: CountMode, device: torch.device | str) -> None:
-        self.rows = rows
-        spread = [s.total / s.units if count == "weights" else s.unit_cost for s in rows]
-        fixed = [0.0 if count == "weights" else s.fixed_cost for s in rows]
-        self.unit_cost = torch.tensor(spread, dtype=torch.float32, device=device)  # [S]
-        self.fixed_cost = torch.tensor(fixed, dtype=torch.float32, device=device)  # [S]
-        self.has_fixed_cost = any(fixed)
-        self.open_units = torch.ones(rows[0].units, device=device)  # [N]
-        self.open_gate = torch.ones((), device=device)
-
-    def kept(self, probabilities: Mapping[str, Tensor], gates: Mapping[str, Sequence[Tensor]]) -> Tensor:
-        p = torch.stack([probabilities.get(row.group, self.open_units) for row in self.rows])  # [S, N]
-        inside = self.unit_cost * p.sum(-1)  # [S]
-        if self.has_fixed_cost:
-            log_all_closed = (1 - p).clamp_min(_TINY).log().sum(-1)  # [S]
-            inside = inside - self.fixed_cost * torch.expm1(log_all_closed)
-        for entries in ([row.sublayer for row in self.rows], [row.block for row in self.rows]):
-            found = [gates[e[0]][e[1]] if e and e[0] in gates else self.open_gate for e in entries]
-            inside = inside * torch.stack(found)
-        return inside.sum()
-
-
-class Lagrangian(nn.Module):
-    """Two multipliers that push the expected sparsity to a target, which rises over a warm-up.
-
-    ``penalty = lambda_1 gap + lambda_2 gap^2`` with ``gap = expected sparsity - target_at(step)``; Wang et
-    al. 2020. The masks descend on it, the multipliers ascend: give these an optimiser group of their own with
-    ``maximize=True``, no weight decay and the masks' learning rate, constant. ``lambda_1`` takes either sign;
-    the gradient of ``lambda_2`` is a square, so it never falls.
-
-    The state dict holds the multipliers only: to resume, build with the same arguments, load it, and go on at
-    the same step.
-
-    Args:
-        target: sparsity to reach, in [0, 1).
-        warmup_steps: optimiser steps until the target stands at ``target``; 0 puts it there at once.
-        start: sparsity that the target starts from; the masks' initial one avoids a first push the wrong way.
-    """
-
-    def __init__(self, target: float, warmup_steps: int, *, start: float = 0.0) -> None:
-        super().__init__()
-        self.target = target
-        self.warmup_steps = warmup_steps
-        self.start = start
-        self.lambda_1 = nn.Parameter(torch.zeros(()))
-        self.lambda_2 = nn.Parameter(torch.zeros(()))
-
-    def target_at(self, step: int) -> float:
-        """Target sparsity at a step, counted from 0 where pruning starts; linear, then constant."""
-        if step >= self.warmup_steps:
-            return self.target
-        return self.start + (self.target - self.start) * step / self.warmup_steps
-
-    def penalty(self, expected_sparsity: Tensor, step: int) -> Tensor:
-        """The term to add to the loss: a scalar, float32, of either sign."""
-        gap = expected_sparsity.float() - self.target_at(step)
-        return self.lambda_1.float() * gap + self.lambda_2.float() * gap.square()
-
-
-def steps_to_reach(mask_learning_rate: float, *, initial_logit: float = OPEN_LOGIT) -> int:
-    """Fewest optimiser steps in which the constraint alone can close a mask element.
-
-    Follows one logit under Adam (betas 0.9 and 0.999) from its start to ``CLOSING_LOGIT``, pulled by a
-    multiplier that grows evenly, as it does while the target is far away. The gradient grows as the logit
-    falls, and Adam then moves up to three learning rates a step, so distance over learning rate is no lower
-    bound. To settle on its target as well, a run needs several times as many steps.
-
-    Args:
-        mask_learning_rate: learning rate of the logits, above 0.
-        initial_logit: where the logit starts; the first clamp brings it to at most ``MAX_LOGIT``.
-    """
-    logit = min(initial_logit, MAX_LOGIT)
-    mean = square = 0.0
-    step = 0
-    while logit >= CLOSING_LOGIT:
-        step += 1
-        open_ = 1 / (1 + math.exp(CLOSING_LOGIT - logit))
-        gradient = step * open_ * (1 - open_)
-        mean += (1 - 0.9) * (gradient - mean)
-        square += (1 - 0.999) * (gradient**2 - square)
-        logit -= mask_learning_rate * (mean / (1 - 0.9**step)) / math.sqrt(square / (1 - 0.999**step))
-    return step

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from prunekit.training.distill import logit_kl
+from prunekit.training.distill import counted_positions, logit_kl
 from prunekit.training.loop import Batch, FitResult, Loss, task_loss
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from prunekit.recipe import RecoverSpec
     from prunekit.tasks.base import Task
     from prunekit.training.loop import Trainer
-
-IGNORED = -100
 
 
 def recover(
@@ -43,8 +41,7 @@ def _distilling(
         output = pruned(**batch)
         with torch.no_grad():
             expected = dense(**batch).logits
-        per_token = output.logits.ndim == batch["labels"].ndim + 1 and batch["labels"].ndim == 2
-        counted = batch["labels"] != IGNORED if per_token else torch.ones_like(expected[..., 0])
+        counted = counted_positions(output.logits, batch["labels"])
         term = logit_kl(output.logits, expected, counted, temperature=temperature)
         return output.loss + weight * term, {"task": output.loss, "distill": term}
 
