@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from prunekit.learned.goal import Goal
 from prunekit.measure.statistics import ratio_interval, summary
 from prunekit.plugins import get_registry
 from prunekit.pruning.target import PrunableModel, find_adapter
+from prunekit.pruning.units import in_scope
 from prunekit.training.l0 import L0Masks
 from prunekit.training.lagrangian import Lagrangian
 from prunekit.training.loop import use_bf16
@@ -33,6 +34,7 @@ from prunekit.training.loop import use_bf16
 CLAIM = 1.15
 CONTROL = "no masks, again"
 WARMUP = 3
+UNITS = ("head", "neuron")
 BATCH, SOURCE, TARGET = 16, 128, 32
 Step = Callable[[], None]
 
@@ -40,13 +42,13 @@ Step = Callable[[], None]
 class Masked:
     """Masks of some groups of a model, with all that trains them."""
 
-    def __init__(self, target: PrunableModel, *, everything: bool) -> None:
+    def __init__(self, target: PrunableModel, kinds: Sequence[str], scope: Sequence[str] = ()) -> None:
         names = [
             name
             for name, group in target.groups.items()
-            if everything or (name.startswith("encoder.") and group.slices)
+            if group.kind in kinds and in_scope(name, list(scope))
         ]
-        costs = target.parameter_costs([] if everything else ["encoder.*"])
+        costs = target.parameter_costs(scope)
         goal = Goal("model", costs, tuple(names), 0.3)
         device = target.model.device
         self.target = target
@@ -99,12 +101,15 @@ def make_steps(device: torch.device) -> dict[str, Step]:
         if masked:
             masked.update()
 
-    encoder, everything = (Masked(target, everything=flag) for flag in (False, True))
+    nash = Masked(target, UNITS, ["encoder.*"])
+    blocks = Masked(target, (*UNITS, "sublayer", "block"))
+    hidden = Masked(target, (*UNITS, "sublayer", "hidden"))
     return {
         "no masks": lambda: step(None),
         CONTROL: lambda: step(None),
-        f"encoder heads and neurons ({len(encoder.masks.kinds)} groups)": lambda: step(encoder),
-        f"every kind, both stacks ({len(everything.masks.kinds)} groups)": lambda: step(everything),
+        f"encoder heads and neurons, as NASH ({len(nash.masks.kinds)} groups)": lambda: step(nash),
+        f"every kind but hidden, both stacks ({len(blocks.masks.kinds)} groups)": lambda: step(blocks),
+        f"hidden units too, as CoFi ({len(hidden.masks.kinds)} groups)": lambda: step(hidden),
     }
 
 
