@@ -98,10 +98,14 @@ def recipe_keys() -> str:
 
 
 def plugin_keys(kind: Literal["methods", "tasks"]) -> str:
-    """A table of the recipe keys of each method or task that ships with prunekit."""
+    """The recipe keys of each method or task that ships with prunekit, a table for each of its sections."""
     at = {"methods": "methods.LABEL", "tasks": "task"}[kind]
     found = getattr(own_registry(), kind)
-    return "\n\n".join(f"### `{name}`\n\n{key_table(item.Config, at)}" for name, item in found.items())
+    tables = {
+        name: "\n\n".join(key_table(model, path) for path, model in sections(item.Config, at))
+        for name, item in found.items()
+    }
+    return "\n\n".join(f"### `{name}`\n\n{text}" for name, text in tables.items())
 
 
 def key_table(model: type[BaseModel], path: str) -> str:

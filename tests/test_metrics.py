@@ -1,6 +1,9 @@
-"""Phone and word error rates and accuracy on cases worked by hand."""
+"""Phone and word error rates and accuracy on cases worked by hand; which metrics there are."""
 
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -110,3 +113,30 @@ def test_both_rates_are_better_when_lower():
         ("per", False),
         ("wer", False),
     ]
+
+
+LISTING = """
+import sys
+from prunekit.plugins import Registry, plugin_sources
+metrics = Registry(plugin_sources()).metrics
+heavy = ("torch", "transformers", "datasets", "scipy", "sklearn", "numpy", "nltk", "rouge_score", "sacrebleu")
+print(*metrics)
+print("loaded:", *[name for name in heavy if name in sys.modules])
+"""
+
+
+def test_metrics_are_listed_without_loading_what_computes_them():
+    # What a plugin's hook imports is the plugin's affair.
+    environment = {**os.environ, "PRUNEKIT_PLUGINS": ""}
+    command = [sys.executable, "-c", LISTING]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    names, loaded = done.stdout.splitlines()
+    assert loaded == "loaded:"
+    assert set(names.split()) == {
+        *("accuracy", "f1", "macro-f1", "mcc"),
+        *("pearson", "spearman", "pearson-spearman"),
+        *("exact-match", "token-f1"),
+        *("rouge1", "rouge2", "rougeL", "rougeLsum", "meteor"),
+        *("bleu", "chrf"),
+        *("per", "wer"),
+    }

@@ -17,13 +17,15 @@ def prunekit_register_tasks() -> list[type[Task]]:
     from prunekit.tasks.fashion import FashionMNIST
     from prunekit.tasks.g2p import G2P
     from prunekit.tasks.gloss import GlossTask
+    from prunekit.tasks.own_classification import TextClassification
+    from prunekit.tasks.own_text2text import Text2Text
 
-    return [G2P, GlossTask, FashionMNIST]
+    return [G2P, GlossTask, FashionMNIST, TextClassification, Text2Text]
 
 
 @hookimpl
 def prunekit_register_metrics() -> list[Metric]:
     """Return the metrics."""
-    from prunekit.tasks.metrics import ACCURACY, PER, WER
+    from prunekit.tasks.metrics import METRICS
 
-    return [PER, WER, ACCURACY]
+    return list(METRICS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from prunekit.progress import Progress
 from prunekit.tasks.answering import answers_in_batches, check_split, scores
 from prunekit.tasks.base import Metric, Split
 from prunekit.tasks.metrics import ACCURACY
+from prunekit.tasks.truncation import tell_truncated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,11 +25,11 @@ CHUNK = 1024
 
 
 class Labelled(Protocol):
-    """Anything with a label, which is an index into the task's ``labels``."""
+    """Anything with a label: an index into the task's ``labels``, or the number itself in a regression."""
 
     @property
-    def label(self) -> int:
-        """The index."""
+    def label(self) -> float:
+        """The index or number."""
         ...
 
 
@@ -39,21 +40,26 @@ class ClassificationTask(ABC, Generic[Example]):
     """Shared half of the tasks that choose one of a few labels; the answer is the largest logit's.
 
     Works with every model that takes a subclass's ``inputs`` and ``labels`` and gives logits ``[B, labels]``.
-
-    Attributes:
-        labels: the names, in the order of the model's logits.
     """
 
     family: ClassVar[str] = "classification"
     name: ClassVar[str]
-    splits: ClassVar[tuple[Split, ...]]
-    labels: ClassVar[tuple[str, ...]]
-    metrics: ClassVar[tuple[Metric, ...]] = (ACCURACY,)
+    metrics: tuple[Metric, ...] = (ACCURACY,)
     primary_metric = ACCURACY.name
     higher_is_better = ACCURACY.higher_is_better
 
     def __init__(self) -> None:
         self._examples: dict[Split, Sequence[Example]] = {}
+
+    @property
+    @abstractmethod
+    def splits(self) -> tuple[Split, ...]:
+        """The splits there are; a plain attribute of the class will do."""
+
+    @property
+    @abstractmethod
+    def labels(self) -> tuple[str, ...]:
+        """The names, in the order of the model's logits; a plain attribute of the class will do."""
 
     @abstractmethod
     def load(self, split: Split) -> Sequence[Example]:
@@ -83,7 +89,10 @@ class ClassificationTask(ABC, Generic[Example]):
         return [self.length(example) for example in self.examples(split)]
 
     def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """Return a batch: ``inputs`` of these examples, and their ``labels``, int64 ``[B]``."""
+        """Return a batch: ``inputs`` of these examples, and their ``labels``, ``[B]``.
+
+        Labels are int64, or float32 in a regression.
+        """
         return {**self.inputs(examples), "labels": torch.tensor([example.label for example in examples])}
 
     def predict(
@@ -138,10 +147,22 @@ class ClassificationTask(ABC, Generic[Example]):
         """
         examples = self.examples(split)[:limit]
         answers = self.predict(model, examples, batch_size=batch_size, num_beams=num_beams, progress=progress)
-        return scores(self.metrics, answers, [(self.labels[example.label],) for example in examples])
+        return scores(self.metrics, answers, [(self.reference(example),) for example in examples])
+
+    def reference(self, example: Example) -> str:
+        """Return the right answer to an example."""
+        return self.labels[int(example.label)]
 
     def check_model(self, model: PreTrainedModel) -> None:
         """Refuse a model that cannot answer; a subclass adds what it needs.
+
+        Raises:
+            DataError: if so.
+        """
+        self.outputs(model)
+
+    def outputs(self, model: PreTrainedModel) -> Sequence[str]:
+        """Return the name that each of the model's logits stands for.
 
         Raises:
             DataError: if the model has more or fewer labels, or the same ones in another order.
@@ -159,35 +180,51 @@ class ClassificationTask(ABC, Generic[Example]):
                 f"Task {self.name}: the model's label {first} is {names[first]!r}, the task's "
                 f"{self.labels[first]!r}. Use a model whose id2label has the task's order."
             )
+        return self.labels
+
+    def answers(self, model: PreTrainedModel, logits: Tensor) -> list[str]:
+        """Return the answers that logits ``[B, labels]`` stand for."""
+        names = self.outputs(model)
+        return [names[index] for index in logits.argmax(dim=-1).tolist()]
 
     @torch.inference_mode()
     def _answer(self, model: PreTrainedModel, examples: Sequence[Example]) -> list[str]:
         inputs = {name: tensor.to(model.device) for name, tensor in self.inputs(examples).items()}
-        best = model(**inputs).logits.argmax(dim=-1)  # [B]
-        return [self.labels[index] for index in best.tolist()]
+        return self.answers(model, model(**inputs).logits)
 
 
 class LabelledText(NamedTuple):
-    """A text and its label."""
+    """A text, or two that belong together, and the label.
+
+    Attributes:
+        text: the text, or the first of the two.
+        label: an index into the task's ``labels``, or the number itself in a regression.
+        pair: the second text; either all of a task's examples have one, or none has.
+    """
 
     text: str
-    label: int
+    label: float
+    pair: str | None = None
 
 
 class TokenizedText(NamedTuple):
     """A tokenised text: a list of equal length for each of the model's inputs, attention mask left out."""
 
     features: dict[str, list[int]]
-    label: int
+    label: float
 
 
 class TextClassificationTask(ClassificationTask[TokenizedText]):
-    """Classification of single texts, cut off at a number of tokens.
+    """Classification of texts, or of pairs of them, cut off at a number of tokens.
 
     Args:
         tokenizer: encodes the texts; has a padding token. The model gets ``input_ids``, ``attention_mask``
             and, where the tokenizer makes them, ``token_type_ids``.
-        max_length: tokens of the longest input, special tokens included; what is longer loses its end.
+        max_length: tokens of the longest input, special tokens included; what is longer loses its end, the
+            longer text of a pair first.
+
+    Attributes:
+        truncated: how many texts were cut off, by split, of the splits tokenised so far.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> None:
@@ -195,6 +232,7 @@ class TextClassificationTask(ClassificationTask[TokenizedText]):
         # Cutting off changes a tokenizer's own settings, which would then be saved beside the pruned model.
         self.tokenizer = copy.deepcopy(tokenizer)
         self.max_length = max_length
+        self.truncated: dict[Split, int] = {}
 
     @abstractmethod
     def texts(self, split: Split) -> Sequence[LabelledText]:
@@ -204,20 +242,37 @@ class TextClassificationTask(ClassificationTask[TokenizedText]):
         """Return the tokenised texts of a split."""
         texts = self.texts(split)
         found: list[TokenizedText] = []
+        self.truncated[split] = 0
         # One call for all would keep every encoding alive at once.
         for start in range(0, len(texts), CHUNK):
             chunk = texts[start : start + CHUNK]
-            encoded = self.tokenizer(
-                [each.text for each in chunk],
-                truncation=True,
-                max_length=self.max_length,
-                return_attention_mask=False,
-            )
+            whole = self._encoded(chunk)
+            long = [index for index, ids in enumerate(whole["input_ids"]) if len(ids) > self.max_length]
+            if long:
+                self.truncated[split] += len(long)
+                cut = self._encoded(
+                    [chunk[index] for index in long], truncation=True, max_length=self.max_length
+                )
+                for name, rows in cut.items():
+                    for index, row in zip(long, rows, strict=True):
+                        whole[name][index] = row
             found += [
-                TokenizedText({name: rows[index] for name, rows in encoded.items()}, each.label)
+                TokenizedText({name: rows[index] for name, rows in whole.items()}, each.label)
                 for index, each in enumerate(chunk)
             ]
+        tell_truncated(self.name, split, "texts", self.truncated[split], len(texts), self.max_length)
         return found
+
+    def _encoded(self, texts: Sequence[LabelledText], **options: Any) -> dict[str, list[list[int]]]:
+        pairs = [each.pair for each in texts if each.pair is not None]
+        encoded = self.tokenizer(
+            [each.text for each in texts],
+            pairs or None,
+            return_attention_mask=False,
+            verbose=False,  # what is too long is cut and told
+            **options,
+        )
+        return dict(encoded)
 
     def length(self, example: TokenizedText) -> int:
         """Return the tokens of the text, special tokens included."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
@@ -14,6 +15,7 @@ from prunekit.errors import DataError
 from prunekit.progress import Progress
 from prunekit.tasks.answering import answers_in_batches, check_split, scores
 from prunekit.tasks.base import Metric, Split
+from prunekit.tasks.truncation import tell_truncated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,6 +39,13 @@ class TextExample(NamedTuple):
     references: tuple[str, ...]
 
 
+class Truncated(NamedTuple):
+    """How many texts of a split were longer than allowed, and lost their ends."""
+
+    sources: int
+    targets: int
+
+
 class Text2TextTask(ABC):
     """Shared half of the tasks whose examples are text pairs; answers come from ``generate``.
 
@@ -44,17 +53,40 @@ class Text2TextTask(ABC):
 
     Args:
         tokenizer: encodes sources and targets alike, adds the end token, and has a padding token.
+        max_source_length: tokens of the longest source, special tokens included; what is longer loses its
+            end. None by default: sources stay whole.
+        max_target_length: likewise for the targets that are trained on; references are scored whole.
+
+    Attributes:
+        truncated: how many sources and targets were cut off, by split, of the splits tokenised so far.
     """
 
     family: ClassVar[str] = "text2text"
     name: ClassVar[str]
-    splits: ClassVar[tuple[Split, ...]]
-    metrics: ClassVar[tuple[Metric, ...]]
     max_new_tokens: int
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_source_length: int | None = None,
+        max_target_length: int | None = None,
+    ) -> None:
+        # Cutting off changes a tokenizer's own settings, which would then be saved beside the pruned model.
+        self.tokenizer = copy.deepcopy(tokenizer)
+        self.max_source_length, self.max_target_length = max_source_length, max_target_length
+        self.truncated: dict[Split, Truncated] = {}
         self._examples: dict[Split, list[TextExample]] = {}
+
+    @property
+    @abstractmethod
+    def splits(self) -> tuple[Split, ...]:
+        """The splits there are; a plain attribute of the class will do."""
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[Metric, ...]:
+        """What answers are scored by; a plain attribute of the class will do."""
 
     @abstractmethod
     def pairs(self, split: Split) -> list[TextPair]:
@@ -68,7 +100,7 @@ class Text2TextTask(ABC):
         """
         check_split(self.name, split, self.splits)
         if split not in self._examples:
-            self._examples[split] = self._tokenize(self.pairs(split))
+            self._examples[split] = self._tokenize(split, self.pairs(split))
         return self._examples[split]
 
     def lengths(self, split: Split) -> list[int]:
@@ -97,9 +129,9 @@ class Text2TextTask(ABC):
         The model generates in evaluation mode, without sampling, and is handed back in the mode it came in.
 
         Raises:
-            DataError: if the tokenizer has more tokens than the model's vocabulary.
+            DataError: if the model does not fit the task.
         """
-        self._check_vocabulary(model)
+        self.check_model(model)
         return answers_in_batches(
             self.name,
             model,
@@ -130,27 +162,35 @@ class Text2TextTask(ABC):
             progress: where to draw a bar; nowhere by default.
 
         Raises:
-            DataError: if the task has no such split, or the vocabularies do not fit.
+            DataError: if the task has no such split, or the model does not fit the task.
         """
         examples = self.examples(split)[:limit]
         answers = self.predict(model, examples, batch_size=batch_size, num_beams=num_beams, progress=progress)
         return scores(self.metrics, answers, [example.references for example in examples])
 
-    def _tokenize(self, pairs: Sequence[TextPair]) -> list[TextExample]:
-        sources = self._ids([pair.source for pair in pairs])
-        targets = self._ids([pair.references[0] for pair in pairs])
+    def _tokenize(self, split: Split, pairs: Sequence[TextPair]) -> list[TextExample]:
+        sources, cut_sources = self._ids([pair.source for pair in pairs], self.max_source_length)
+        targets, cut_targets = self._ids([pair.references[0] for pair in pairs], self.max_target_length)
+        self.truncated[split] = Truncated(cut_sources, cut_targets)
+        tell_truncated(self.name, split, "sources", cut_sources, len(pairs), self.max_source_length)
+        tell_truncated(self.name, split, "targets", cut_targets, len(pairs), self.max_target_length)
         return [
             TextExample(source, target, pair.references)
             for source, target, pair in zip(sources, targets, pairs, strict=True)
         ]
 
-    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+    def _ids(self, texts: Sequence[str], longest: int | None) -> tuple[list[list[int]], int]:
+        """The texts' token ids, cut off at ``longest``, and how many were cut."""
         ids: list[list[int]] = []
         # One call for all keeps every encoding alive at once, and takes twice as long for 100k words.
         for start in range(0, len(texts), CHUNK):
             chunk = texts[start : start + CHUNK]
-            ids += self.tokenizer(chunk, return_attention_mask=False)["input_ids"]
-        return ids
+            ids += self.tokenizer(chunk, return_attention_mask=False, verbose=False)["input_ids"]
+        long = [index for index, row in enumerate(ids) if longest is not None and len(row) > longest]
+        for index in long:
+            cut = self.tokenizer(texts[index], truncation=True, max_length=longest, verbose=False)
+            ids[index] = cut["input_ids"]
+        return ids, len(long)
 
     def _inputs(self, examples: Sequence[TextExample]) -> dict[str, Tensor]:
         ids = [torch.tensor(example.input_ids) for example in examples]
@@ -173,9 +213,22 @@ class Text2TextTask(ABC):
         )
         return cast("list[str]", self.tokenizer.batch_decode(answers, skip_special_tokens=True))
 
-    def _check_vocabulary(self, model: PreTrainedModel) -> None:
+    def check_model(self, model: PreTrainedModel) -> None:
+        """Refuse a model with too small a vocabulary or too few positions.
+
+        Raises:
+            DataError: if so.
+        """
         if len(self.tokenizer) > model.config.vocab_size:
             raise DataError(
                 f"Task {self.name}: the tokenizer has {len(self.tokenizer)} tokens, but the model's "
                 f"vocabulary only {model.config.vocab_size}. Use the model's tokenizer, or raise vocab_size."
             )
+        positions = getattr(model.config, "max_position_embeddings", None)
+        for key in ("max_source_length", "max_target_length"):
+            allowed = getattr(self, key)
+            if positions is not None and allowed is not None and allowed > positions:
+                raise DataError(
+                    f"Task {self.name}: task.{key} is {allowed}, but the model has {positions} positions. "
+                    f"Set task.{key} to at most {positions}."
+                )

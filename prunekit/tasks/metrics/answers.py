@@ -1,0 +1,70 @@
+"""Scores of short answers to questions, after SQuAD's normalisation: exact match and token F1.
+
+Normalised, a text is in lower case, without ASCII punctuation, without the words a, an and the, its words
+divided by single spaces (Rajpurkar et al. 2016, arXiv:1606.05250). For a question that has no answer give the
+reference ``""``, as SQuAD 2 does; only a prediction that normalises to nothing is right there.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+
+from prunekit.tasks.base import Metric, MetricValue
+from prunekit.tasks.metrics.estimates import check, mean
+
+_ARTICLE = re.compile(r"\b(?:a|an|the)\b")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def exact_match(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> MetricValue:
+    """Return the share of predictions that equal one of their references once normalised, in percent.
+
+    The standard error is the binomial sqrt(share * (1 - share) / examples).
+
+    Raises:
+        DataError: if there is nothing to score, or an example has no reference.
+    """
+    check(predictions, references)
+    return mean(
+        [
+            _words(prediction) in [_words(option) for option in options]
+            for prediction, options in zip(predictions, references, strict=True)
+        ]
+    )
+
+
+def token_f1(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> MetricValue:
+    """Return the mean over examples of the F1 of normalised words, against the best reference, in percent.
+
+    F1 is 2 * shared words / (words predicted + words of the reference), repeated words counted as often as
+    both have them; it is 1 if both are empty. The standard error is sqrt(sum (F1_i - mean)^2) / examples.
+
+    Raises:
+        DataError: if there is nothing to score, or an example has no reference.
+    """
+    check(predictions, references)
+    return mean(
+        [
+            max(_f1(_words(prediction), _words(option)) for option in options)
+            for prediction, options in zip(predictions, references, strict=True)
+        ]
+    )
+
+
+EXACT_MATCH = Metric("exact-match", higher_is_better=True, function=exact_match)
+TOKEN_F1 = Metric("token-f1", higher_is_better=True, function=token_f1)
+
+
+def _words(text: str) -> list[str]:
+    # In this order: without its punctuation "a." is an article, and "the-end" one word that is none.
+    return _ARTICLE.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split()
+
+
+def _f1(predicted: list[str], reference: list[str]) -> float:
+    if not predicted and not reference:
+        return 1.0
+    shared = (Counter(predicted) & Counter(reference)).total()
+    return 2 * shared / (len(predicted) + len(reference))
