@@ -119,7 +119,8 @@ def test_a_missed_target_says_by_how_much_and_what_to_change(tmp_path):
         r"nash: the encoder's sparsity ended at (0\.\d{4}), (0\.\d{4}) (above|below) the target of 0\.3 and "
         r"outside the tolerance of 0\.05, and no evaluation after the warm-up \(step 96 of 120\) was inside "
         r"it\. Train longer \(train\.epochs\), raise train\.mask_learning_rate \(now 0\.5\), shorten "
-        r"sparsity_warmup \(now 0\.8\), or evaluate more often \(train\.eval_every\)\.",
+        r"sparsity_warmup \(now 0\.8\), evaluate more often \(train\.eval_every\), or outweigh the task's "
+        r"loss with a larger initial_lambda_2 \(now 0\)\.",
         str(caught.value),
     )
     assert found, str(caught.value)
