@@ -268,6 +268,19 @@ def test_a_head_that_the_adapter_does_not_know_rules_out_hidden_units_only(pruna
         outputs(target.model, tiny_inputs(target.model))
 
 
+@pytest.mark.parametrize("name", ["t5", "bert"])
+def test_refused_nested_masks_leave_the_outer_ones_as_they_were(name, prunable):
+    target = prunable(tiny_model(name))
+    inputs = tiny_inputs(target.model)
+    dense = outputs(target.model, inputs)
+    with target.masks({"hidden": hidden_mask(soft=True).float()}):
+        before = outputs(target.model, inputs)
+        with pytest.raises(PlanError, match="masks do not nest"), target.masks({"hidden": torch.ones(16)}):
+            pass
+        assert difference(before, outputs(target.model, inputs)) == 0
+    assert difference(dense, outputs(target.model, inputs)) == 0
+
+
 def test_a_plan_must_keep_a_hidden_unit(prunable):
     target = prunable(tiny_model("t5"))
     with pytest.raises(PlanError, match="hidden: at least one hidden unit must be kept"):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from prunekit.adapters.base import Adapter, Structure, has_module, parameters_of
+from prunekit.errors import PlanError
 from prunekit.pruning.units import HIDDEN, TiedHead
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def mask_stream(model: nn.Module, adapter: Adapter, structure: Structure, mask: 
         handles.append(model.get_submodule(path).register_forward_hook(_times(mask.values)))
     for norm in stream.norms:
         before = None if norm.before == "nothing" else mask.factor(norm.before)
-        handles.append(KeptNorm(model.get_submodule(norm.path), adapter, mask, before, norm.after))
+        handles.append(KeptNorm(model, norm.path, adapter, mask, before, norm.after))
     return handles
 
 
@@ -58,12 +59,33 @@ def _times(factor: Tensor) -> Any:
     return hook
 
 
+def refuse_nested(path: str, module: nn.Module) -> None:
+    """Refuse to mask a module that runs under masks already.
+
+    Raises:
+        PlanError: if so.
+    """
+    if "forward" in vars(module):
+        raise PlanError(
+            f"{path} already runs with a replaced forward: masks do not nest. Leave the other masks' context "
+            "first, or put all masks into one."
+        )
+
+
 class KeptNorm:
     """A norm that takes its statistics over the kept dimensions, until removed."""
 
     def __init__(
-        self, norm: Any, adapter: Adapter, mask: HiddenMask, before: Tensor | None, after: str
+        self,
+        model: nn.Module,
+        path: str,
+        adapter: Adapter,
+        mask: HiddenMask,
+        before: Tensor | None,
+        after: str,
     ) -> None:
+        norm: Any = model.get_submodule(path)
+        refuse_nested(path, norm)
         self.norm = norm
         factor = mask.factor(after)
 

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from prunekit.adapters.base import Adapter, Structure
 from prunekit.errors import PlanError
-from prunekit.pruning.hidden import HiddenMask, KeptNorm, mask_stream
+from prunekit.pruning.hidden import HiddenMask, KeptNorm, mask_stream, refuse_nested
 from prunekit.pruning.units import HIDDEN, Sublayer, block_group, sublayer_group
 
 
@@ -84,7 +84,6 @@ def _mask_sublayer(
     if units is None and whole is None and hidden is None:
         return []
     output: Any = model.get_submodule(sublayer.output)
-    norm = model.get_submodule(sublayer.norm)
     gate = None if whole is None else whole[sublayer.block]
     alive = None
     # Without units a pre-norm projection gives its bias, and a post-norm block would still normalise.
@@ -97,8 +96,9 @@ def _mask_sublayer(
     handles: list[Any] = [_Folded(sublayer.output, output, columns, rows, gate)]
     if hidden is not None:
         after = "mask" if sublayer.post_norm else "support"
-        handles.append(KeptNorm(norm, adapter, hidden, None, after))
+        handles.append(KeptNorm(model, sublayer.norm, adapter, hidden, None, after))
     if alive is not None and sublayer.post_norm:
+        norm = model.get_submodule(sublayer.norm)
         handles.append(norm.register_forward_hook(_skip_unless(alive)))
     return handles
 
@@ -122,11 +122,7 @@ class _Folded:
     def __init__(
         self, name: str, output: Any, columns: Tensor | None, rows: Tensor | None, gate: Tensor | None
     ) -> None:
-        if "forward" in vars(output):
-            raise PlanError(
-                f"{name} already runs with a replaced forward: masks do not nest. Leave the other masks' "
-                "context first, or put all masks into one."
-            )
+        refuse_nested(name, output)
         self.output = output
         if gate is not None:
             columns = gate if columns is None else columns * gate
