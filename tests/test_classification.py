@@ -14,8 +14,8 @@ from prunekit.embedded.gloss import CLASSES, TOKENIZER_FOLDER, load_split
 from prunekit.errors import DataError
 from prunekit.progress import Progress
 from prunekit.tasks import prunekit_register_metrics, prunekit_register_tasks
-from prunekit.tasks.classification import LabelledText, TextClassificationTask
 from prunekit.tasks.gloss import GlossConfig, GlossTask
+from prunekit.tasks.text_classification import LabelledText, TextClassificationTask
 from prunekit.testing.tiny import tiny_model
 
 LABELS = ("red", "green", "blue")

@@ -1,27 +1,22 @@
-"""Classification tasks: examples of whatever kind with one label each, and those whose examples are texts."""
+"""Classification tasks: examples of whatever kind with one label each."""
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from prunekit.errors import DataError
 from prunekit.progress import Progress
 from prunekit.tasks.answering import answers_in_batches, check_split, scores
 from prunekit.tasks.base import Metric, Split
 from prunekit.tasks.metrics import ACCURACY
-from prunekit.tasks.truncation import tell_truncated
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-CHUNK = 1024
+    from transformers import PreTrainedModel
 
 
 class Labelled(Protocol):
@@ -191,122 +186,3 @@ class ClassificationTask(ABC, Generic[Example]):
     def _answer(self, model: PreTrainedModel, examples: Sequence[Example]) -> list[str]:
         inputs = {name: tensor.to(model.device) for name, tensor in self.inputs(examples).items()}
         return self.answers(model, model(**inputs).logits)
-
-
-class LabelledText(NamedTuple):
-    """A text, or two that belong together, and the label.
-
-    Attributes:
-        text: the text, or the first of the two.
-        label: an index into the task's ``labels``, or the number itself in a regression.
-        pair: the second text; either all of a task's examples have one, or none has.
-    """
-
-    text: str
-    label: float
-    pair: str | None = None
-
-
-class TokenizedText(NamedTuple):
-    """A tokenised text: a list of equal length for each of the model's inputs, attention mask left out."""
-
-    features: dict[str, list[int]]
-    label: float
-
-
-class TextClassificationTask(ClassificationTask[TokenizedText]):
-    """Classification of texts, or of pairs of them, cut off at a number of tokens.
-
-    Args:
-        tokenizer: encodes the texts; has a padding token. The model gets ``input_ids``, ``attention_mask``
-            and, where the tokenizer makes them, ``token_type_ids``.
-        max_length: tokens of the longest input, special tokens included; what is longer loses its end, the
-            longer text of a pair first.
-
-    Attributes:
-        truncated: how many texts were cut off, by split, of the splits tokenised so far.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> None:
-        super().__init__()
-        # Cutting off changes a tokenizer's own settings, which would then be saved beside the pruned model.
-        self.tokenizer = copy.deepcopy(tokenizer)
-        self.max_length = max_length
-        self.truncated: dict[Split, int] = {}
-
-    @abstractmethod
-    def texts(self, split: Split) -> Sequence[LabelledText]:
-        """Return the texts of one of ``splits``, in an order in which any first N are a fair sample."""
-
-    def load(self, split: Split) -> list[TokenizedText]:
-        """Return the tokenised texts of a split."""
-        texts = self.texts(split)
-        found: list[TokenizedText] = []
-        self.truncated[split] = 0
-        # One call for all would keep every encoding alive at once.
-        for start in range(0, len(texts), CHUNK):
-            chunk = texts[start : start + CHUNK]
-            whole = self._encoded(chunk)
-            long = [index for index, ids in enumerate(whole["input_ids"]) if len(ids) > self.max_length]
-            if long:
-                self.truncated[split] += len(long)
-                cut = self._encoded(
-                    [chunk[index] for index in long], truncation=True, max_length=self.max_length
-                )
-                for name, rows in cut.items():
-                    for index, row in zip(long, rows, strict=True):
-                        whole[name][index] = row
-            found += [
-                TokenizedText({name: rows[index] for name, rows in whole.items()}, each.label)
-                for index, each in enumerate(chunk)
-            ]
-        tell_truncated(self.name, split, "texts", self.truncated[split], len(texts), self.max_length)
-        return found
-
-    def _encoded(self, texts: Sequence[LabelledText], **options: Any) -> dict[str, list[list[int]]]:
-        pairs = [each.pair for each in texts if each.pair is not None]
-        encoded = self.tokenizer(
-            [each.text for each in texts],
-            pairs or None,
-            return_attention_mask=False,
-            verbose=False,  # what is too long is cut and told
-            **options,
-        )
-        return dict(encoded)
-
-    def length(self, example: TokenizedText) -> int:
-        """Return the tokens of the text, special tokens included."""
-        return len(example.features["input_ids"])
-
-    def inputs(self, examples: Sequence[TokenizedText]) -> dict[str, Tensor]:
-        """Return ``attention_mask`` and what the tokenizer makes, int64 ``[B, S]``; S is the longest's."""
-        padding = {
-            "input_ids": self.tokenizer.pad_token_id,
-            "token_type_ids": self.tokenizer.pad_token_type_id,
-        }
-        batch = {
-            name: pad_sequence([torch.tensor(each.features[name]) for each in examples], True, padding[name])
-            for name in examples[0].features
-        }
-        masks = [torch.ones(self.length(example), dtype=torch.long) for example in examples]
-        return {**batch, "attention_mask": pad_sequence(masks, True)}
-
-    def check_model(self, model: PreTrainedModel) -> None:
-        """Refuse a model with other labels, too small a vocabulary or too few positions.
-
-        Raises:
-            DataError: if so.
-        """
-        super().check_model(model)
-        vocabulary = model.config.vocab_size
-        if len(self.tokenizer) > vocabulary:
-            raise DataError(
-                f"Task {self.name}: the tokenizer has {len(self.tokenizer)} tokens, but the model's "
-                f"vocabulary only {vocabulary}. Use the model's tokenizer, or raise vocab_size."
-            )
-        positions = getattr(model.config, "max_position_embeddings", None)
-        if positions is not None and self.max_length > positions:
-            raise DataError(
-                f"Task {self.name}: texts may have {self.max_length} tokens, but the model only {positions} "
-                f"positions. Set task.max_length to at most {positions}."
-            )

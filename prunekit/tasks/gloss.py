@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prunekit.embedded.gloss import CLASSES, SPLITS, load_split
 from prunekit.tasks.base import Split
-from prunekit.tasks.classification import LabelledText, TextClassificationTask
+from prunekit.tasks.text_classification import LabelledText, TextClassificationTask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

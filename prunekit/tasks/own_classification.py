@@ -13,10 +13,10 @@ from torch import Tensor
 from prunekit.errors import DataError
 from prunekit.suggest import did_you_mean
 from prunekit.tasks.base import Split
-from prunekit.tasks.classification import LabelledText, TextClassificationTask, TokenizedText
 from prunekit.tasks.label_map import LabelMap, in_order, label_map, model_names, name_of, names_beside
 from prunekit.tasks.own import OwnConfig, find_metrics
 from prunekit.tasks.source import Rows, open_splits
+from prunekit.tasks.text_classification import LabelledText, TextClassificationTask, TokenizedText
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

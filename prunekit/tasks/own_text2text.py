@@ -1,7 +1,9 @@
-"""Task ``text2text``: texts of the user's own to texts, made of the columns of a data set by templates."""
+"""Texts of the user's own to texts, made of the columns of a data set by templates: task ``text2text``."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, Field, field_validator
@@ -16,66 +18,72 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class Text2TextConfig(OwnConfig):
-    """Recipe keys of the task."""
+class OwnText2TextConfig(OwnConfig):
+    """Recipe keys of every task that turns the user's rows into pairs of texts."""
 
     source: str = Field(
         description='what the model reads: a column, or a template such as "summarize: {document}"'
-    )
-    target: str = Field(description="what it should write, likewise; of a column of lists, the first")
-    references: list[str] = Field(
-        [], description="columns with further right answers, one each or a list of them"
     )
     max_source_length: int = Field(512, ge=2, description="tokens at which a source is cut off")
     max_target_length: int = Field(
         128, ge=2, description="tokens at which a target is cut off in training, and an answer ends"
     )
-    metrics: list[str] = Field(min_length=1, description="installed metrics, the first leads")
 
-    @field_validator("source", "target")
+    @field_validator("source", "target", check_fields=False)
     @classmethod
     def _is_template(cls, text: str) -> str:
         Template(text)
         return text
 
 
-class Text2Text(Text2TextTask):
-    """Texts to texts.
+class OwnText2TextTask(Text2TextTask):
+    """Rows to pairs of texts: the sources come from a template, the references from the subclass.
+
+    Args:
+        config: the recipe's keys.
+        processor: the tokenizer.
+        metrics: names of installed metrics, the first leads.
+        columns: by recipe key, the columns that the references are made of.
 
     Raises:
         DataError: if the data is missing, malformed, or does not have what the recipe says.
     """
 
-    name: ClassVar[str] = "text2text"
-    summary: ClassVar[str] = "your own texts to texts, from templates over columns (files or hub)"
-    Config: ClassVar[type[BaseModel]] = Text2TextConfig
     splits: tuple[Split, ...] = ()
     metrics: tuple[Metric, ...] = ()
 
-    def __init__(self, config: Text2TextConfig, processor: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self,
+        config: OwnText2TextConfig,
+        processor: PreTrainedTokenizerBase,
+        *,
+        metrics: Sequence[str],
+        columns: dict[str, list[str]],
+    ) -> None:
         super().__init__(
             processor,
             max_source_length=config.max_source_length,
             max_target_length=config.max_target_length,
         )
-        self.config = config
         self.max_new_tokens = config.max_target_length
-        self.metrics = find_metrics(config.metrics)
+        self.metrics = find_metrics(metrics)
         self.primary_metric, self.higher_is_better = self.metrics[0].name, self.metrics[0].higher_is_better
-        self._source, self._target = Template(config.source), Template(config.target)
+        self._source = Template(config.source)
         self._rows = open_splits(config.data, self.name)
         self.splits = tuple(self._rows)
-        wanted = {
-            "source": self._source.columns,
-            "target": self._target.columns,
-            "references": config.references,
-        }
         for rows in self._rows.values():
-            for key, columns in wanted.items():
-                for column in columns:
+            for key, names in {"source": self._source.columns, **columns}.items():
+                for column in names:
                     rows.check_column(key, column)
+
+    def check_rows(self, config: OwnText2TextConfig) -> None:
+        """Read every row of local files: a fault in the test rows should not show after hours of training.
+
+        Raises:
+            DataError: if a row is malformed; the text names file and row.
+        """
         if config.data.hub is None:
-            for split in self.splits:  # a fault in the test rows should not show after hours of training
+            for split in self.splits:
                 self.pairs(split)
 
     def pairs(self, split: Split) -> list[TextPair]:
@@ -85,24 +93,62 @@ class Text2Text(Text2TextTask):
             DataError: if a text is not one; the text names file and row.
         """
         rows = self._rows[split]
-        sources, references = self._source.filled(rows), self._targets(rows)
-        for column in self.config.references:
-            for index, value in enumerate(rows.values(column)):
-                # A row may have fewer than there are columns.
-                references[index] += _answers(rows, index, column, value) if value not in (None, "") else []
-        return [
-            TextPair(source, tuple(dict.fromkeys(each)))
-            for source, each in zip(sources, references, strict=True)
-        ]
+        sources, references = self._source.filled(rows), self.references(rows)
+        return [TextPair(*each) for each in zip(sources, references, strict=True)]
 
-    def _targets(self, rows: Rows) -> list[list[str]]:
+    @abstractmethod
+    def references(self, rows: Rows, chosen: Sequence[int] | None = None) -> list[tuple[str, ...]]:
+        """Return the references of each row, or of the rows ``chosen``; the first is the one trained on."""
+
+
+class Text2TextConfig(OwnText2TextConfig):
+    """Recipe keys of the task."""
+
+    target: str = Field(description="what it should write, likewise; of a column of lists, the first")
+    references: list[str] = Field(
+        [], description="columns with further right answers, one each or a list of them"
+    )
+    metrics: list[str] = Field(min_length=1, description="installed metrics, the first leads")
+
+
+class Text2Text(OwnText2TextTask):
+    """Texts to texts.
+
+    Raises:
+        DataError: if the data is missing, malformed, or does not have what the recipe says.
+    """
+
+    name: ClassVar[str] = "text2text"
+    summary: ClassVar[str] = "your own texts to texts, from templates over columns (files or hub)"
+    Config: ClassVar[type[BaseModel]] = Text2TextConfig
+
+    def __init__(self, config: Text2TextConfig, processor: PreTrainedTokenizerBase) -> None:
+        self.config = config
+        self._target = Template(config.target)
+        columns = {"target": self._target.columns, "references": config.references}
+        super().__init__(config, processor, metrics=config.metrics, columns=columns)
+        self.check_rows(config)
+
+    def references(self, rows: Rows, chosen: Sequence[int] | None = None) -> list[tuple[str, ...]]:
+        """Return the targets and further right answers of each row, or of the rows ``chosen``."""
+        indices = range(len(rows)) if chosen is None else chosen
+        found = self._targets(rows, indices)
+        for column in self.config.references:
+            for index, answers, value in zip(indices, found, rows.values(column, chosen), strict=True):
+                # A row may have fewer than there are columns.
+                answers += _answers(rows, index, column, value) if value not in (None, "") else []
+        return [tuple(dict.fromkeys(each)) for each in found]
+
+    def _targets(self, rows: Rows, indices: Sequence[int]) -> list[list[str]]:
         if not self._target.is_column:
-            return [[text] for text in self._target.filled(rows)]
+            return [[text] for text in self._target.filled(rows, indices)]
         (column,) = self._target.columns
-        found = [_answers(rows, index, column, value) for index, value in enumerate(rows.values(column))]
-        for index, each in enumerate(found):
-            if not each:
+        found = []
+        for index, value in zip(indices, rows.values(column, indices), strict=True):
+            answers = _answers(rows, index, column, value)
+            if not answers:
                 raise rows.no_text(index, column, None)
+            found.append(answers)
         return found
 
 

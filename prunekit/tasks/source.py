@@ -150,19 +150,19 @@ class Rows:
                     f"Correct task.{key}, or the data."
                 )
 
-    def values(self, name: str) -> list[Any]:
-        """Return a column, in the order of the rows."""
+    def values(self, name: str, chosen: Sequence[int] | None = None) -> list[Any]:
+        """Return a column, in the order of the rows; of the rows ``chosen`` only, if they are given."""
         stored = [value for table in self.tables for value in table.columns[name]()]
-        return [stored[row] for row in self.order]
+        return [stored[row] for row in (self.order if chosen is None else [self.order[i] for i in chosen])]
 
-    def texts(self, name: str) -> list[str]:
-        """Return a column of texts.
+    def texts(self, name: str, chosen: Sequence[int] | None = None) -> list[str]:
+        """Return a column of texts, like ``values``.
 
         Raises:
             DataError: if a value is none; the text names file and row.
         """
-        values = self.values(name)
-        for index, value in enumerate(values):
+        values = self.values(name, chosen)
+        for index, value in zip(range(len(self)) if chosen is None else chosen, values, strict=True):
             if not isinstance(value, str):
                 raise self.no_text(index, name, value)
         return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from string import Formatter
 
 from prunekit.tasks.source import Rows
@@ -48,14 +49,14 @@ class Template:
         """Whether it is one column, as it stands."""
         return len(self.parts) == 1 and self.parts[0][0] == ""
 
-    def filled(self, rows: Rows) -> list[str]:
-        """Return the text of each row.
+    def filled(self, rows: Rows, chosen: Sequence[int] | None = None) -> list[str]:
+        """Return the text of each row, or of the rows ``chosen``.
 
         Raises:
             DataError: if a value is not a text.
         """
-        values = {column: rows.texts(column) for column in self.columns}
+        values = {column: rows.texts(column, chosen) for column in self.columns}
         return [
             "".join(literal + (values[column][index] if column else "") for literal, column in self.parts)
-            for index in range(len(rows))
+            for index in range(len(rows) if chosen is None else len(chosen))
         ]
