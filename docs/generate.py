@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import runpy
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ from prunekit.method import MethodInfo
 from prunekit.plugins import Registry, plugin_sources
 from prunekit.recipe_models import MethodEntry, Recipe
 from prunekit.tasks.base import Metric, Task
+from prunekit.tasks.named import named_files, named_tasks
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -100,12 +102,31 @@ def recipe_keys() -> str:
 def plugin_keys(kind: Literal["methods", "tasks"]) -> str:
     """The recipe keys of each method or task that ships with prunekit, a table for each of its sections."""
     at = {"methods": "methods.LABEL", "tasks": "task"}[kind]
-    found = getattr(own_registry(), kind)
     tables = {
         name: "\n\n".join(key_table(model, path) for path, model in sections(item.Config, at))
-        for name, item in found.items()
+        for name, item in getattr(own_registry(), kind).items()
+        if not hasattr(item, "about")  # a named task has its family's keys
     }
     return "\n\n".join(f"### `{name}`\n\n{text}" for name, text in tables.items())
+
+
+def named_task_keys() -> str:
+    """The recipe key that named tasks have besides those of their families."""
+    field = next(filter(None, (task.Config.model_fields.get("prompt") for task in named_tasks())))
+    row = ("`task.prompt`", type_text(field), default_text(field), field.description or "")
+    return table(("key", "type", "default", "meaning"), [row])
+
+
+def named_task_table() -> str:
+    """The named tasks: what they are, where their data comes from, how they are scored and worded."""
+    rows = []
+    for named in named_files():
+        data = named.keys["data"]
+        source = ", ".join(f"`{data[key]}`" for key in ("hub", "config") if key in data)
+        metrics = ", ".join(f"`{metric}`" for metric in named.resolved()["metrics"])
+        prompts = ", ".join(f"`{name}`" for name in named.prompts)
+        rows.append((f"`{named.name}`", named.summary, f"`{named.family}`", source, metrics, prompts))
+    return table(("`task.name`", "what it is", "family", "source", "metrics", "prompts"), rows)
 
 
 def key_table(model: type[BaseModel], path: str) -> str:
@@ -238,6 +259,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "method-keys": lambda: plugin_keys("methods"),
     "methods": method_table,
     "metric-fields": lambda: documented_fields(Metric),
+    "named-task-keys": named_task_keys,
+    "named-tasks": named_task_table,
+    "papers": lambda: str(runpy.run_path(str(ROOT / "docs/reproducing.py"))["papers_table"]()),
     "quickstart": lambda: f"```yaml\n{(ROOT / 'recipes/quickstart.yaml').read_text()}```",
     "recipe-keys": recipe_keys,
     "stack-fields": lambda: documented_fields(StackTable),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +15,30 @@ SETTINGS_FILE = "preprocessor_config.json"
 class ImageProcessor:
     """The settings of an image processor, without code that applies them.
 
-    The classes of transformers refuse to be made where neither Pillow nor torchvision is installed; the tasks
-    need neither, since they apply the settings to whole batches themselves.
+    The classes of transformers choose their way of resizing by what else is installed; the tasks apply the
+    settings themselves, in one way.
 
     Args:
         settings: the content of ``preprocessor_config.json``.
+        name_or_path: the model that they were read beside; empty if there is none.
     """
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: dict[str, Any], name_or_path: str = "") -> None:
         self._settings = settings
+        self.name_or_path = name_or_path
 
     @classmethod
-    def from_pretrained(cls, folder: str) -> ImageProcessor:
-        """Read the settings from a folder.
+    def from_pretrained(cls, name: str | os.PathLike[str]) -> ImageProcessor:
+        """Read the settings from a folder, or of a model of the hub; what is not in its cache is fetched.
 
         Raises:
-            OSError: if the file is not there.
-            ValueError: if it is not JSON.
+            OSError: if they cannot be had.
+            ValueError: if they are not JSON.
         """
-        return cls(json.loads((Path(folder) / SETTINGS_FILE).read_text()))
+        from transformers.utils.hub import cached_file
+
+        path = cached_file(str(name), SETTINGS_FILE)
+        return cls(json.loads(Path(path).read_text(encoding="utf-8")), str(name))
 
     def save_pretrained(self, folder: Path) -> None:
         """Write the settings into a folder, for ``AutoImageProcessor`` of transformers as well."""
@@ -41,3 +47,22 @@ class ImageProcessor:
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of the settings."""
         return dict(self._settings)
+
+
+def takes_images(name: str) -> bool:
+    """Return whether a model is for images, by the settings in its folder, or else by its type.
+
+    Args:
+        name: folder or hub id. Of a model of the hub, the config is read, which is fetched if it is not in
+            the cache.
+
+    Raises:
+        OSError: if that cannot be had.
+        ValueError: if its type is not known.
+    """
+    if Path(name).is_dir():
+        return (Path(name) / SETTINGS_FILE).is_file()
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+
+    return AutoConfig.from_pretrained(name).model_type in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import prunekit.suggest
 from prunekit.errors import CheckpointError, UnsupportedModelError
-from prunekit.image_processor import SETTINGS_FILE, ImageProcessor
+from prunekit.image_processor import SETTINGS_FILE, ImageProcessor, takes_images
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -63,6 +64,27 @@ def resolve(name: str) -> str:
     return name
 
 
+def model_fingerprint(name: str) -> str:
+    """What tells a model's weights from others: a digest of the files in a folder, or the hub's commit.
+
+    Raises:
+        CheckpointError: if there is no such model.
+    """
+    from transformers import AutoConfig
+
+    source = resolve(name)
+    if Path(source).is_dir():
+        found = hashlib.sha256()
+        for path in sorted([Path(source) / "config.json", *Path(source).glob("*.safetensors")]):
+            with path.open("rb") as file:
+                found.update(hashlib.file_digest(file, "sha256").digest())
+        return found.hexdigest()
+    try:
+        return str(AutoConfig.from_pretrained(source)._commit_hash)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{name} cannot be loaded: {error}") from error
+
+
 def load_model(name: str) -> PreTrainedModel:
     """The model in float32 and eval mode, with the head that its checkpoint was saved with.
 
@@ -78,16 +100,16 @@ def load_model(name: str) -> PreTrainedModel:
 
     source = resolve(name)
     try:
-        model_class = _model_class(AutoConfig.from_pretrained(source))
-        with _no_bars():
+        found = model_class(AutoConfig.from_pretrained(source))
+        with quiet_loading():
             # Other weight files are pickles, which run code when read.
-            model = model_class.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+            model = found.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{name} cannot be loaded: {error}") from error
     return model.eval()
 
 
-def _model_class(config: Any) -> Any:
+def model_class(config: Any) -> Any:
     """The class that the checkpoint names, pruned or stock; the bare model where it names none."""
     import transformers
     from transformers import AutoModel
@@ -112,7 +134,7 @@ def save_model(model: PreTrainedModel, processor: Any, folder: Path) -> None:
     """Write a model with its tokenizer or image processor; ``folder`` appears whole or not at all."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    with _no_bars():
+    with quiet_loading():
         model.save_pretrained(partial)
         processor.save_pretrained(partial)
     shutil.rmtree(folder, ignore_errors=True)
@@ -120,7 +142,7 @@ def save_model(model: PreTrainedModel, processor: Any, folder: Path) -> None:
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
+def quiet_loading() -> Iterator[None]:
     """Silence transformers' own bars for reading and writing files; prunekit draws its own."""
     from transformers.utils import logging
 
@@ -144,34 +166,30 @@ def load_processor(name: str) -> Any:
     # A folder may hold a processor and no model; `finetune` builds the model itself.
     has_processor = any((Path(name) / file).is_file() for file in PROCESSOR_FILES)
     source = name if has_processor else resolve(name)
-    is_image = (Path(source) / SETTINGS_FILE).is_file()
     try:
-        return (ImageProcessor if is_image else AutoTokenizer).from_pretrained(source)
+        return (ImageProcessor if takes_images(source) else AutoTokenizer).from_pretrained(source)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{name}: no tokenizer or image processor beside the model ({error})."
         ) from error
 
 
-def new_model(spec: NewModel, *, seed: int) -> PreTrainedModel:
-    """A freshly initialised model with the head that its type usually trains with."""
-    import torch
-    from transformers import (
-        AutoConfig,
-        AutoModelForImageClassification,
-        AutoModelForSeq2SeqLM,
-        AutoModelForSequenceClassification,
-    )
+def new_model(
+    spec: NewModel, auto_class: str, head_config: Mapping[str, Any], *, seed: int
+) -> PreTrainedModel:
+    """A freshly initialised model.
 
-    heads = {
-        "t5": AutoModelForSeq2SeqLM,
-        "bart": AutoModelForSeq2SeqLM,
-        "bert": AutoModelForSequenceClassification,
-        "vit": AutoModelForImageClassification,
-        "deit": AutoModelForImageClassification,
-    }
-    config = AutoConfig.for_model(spec.type, **spec.config)
+    Args:
+        spec: architecture, and fields of its config.
+        auto_class: transformers' Auto class with the head that is wanted.
+        head_config: fields of the config that the head needs; those of ``spec`` win.
+        seed: decides the weights.
+    """
+    import torch
+    import transformers
+
+    config = transformers.AutoConfig.for_model(spec.type, **{**head_config, **spec.config})
     # Where a type has several classes for one head (DeiT), transformers would trip over the usual None.
     config.architectures = config.architectures or []
     torch.manual_seed(seed)
-    return heads[spec.type].from_config(config)
+    return getattr(transformers, auto_class).from_config(config)

@@ -13,6 +13,7 @@ from prunekit.achieved import achieved, dense_rows, example, macs, structure_row
 from prunekit.errors import PrunekitError
 from prunekit.files import write_text
 from prunekit.finetune import finetune
+from prunekit.heads import check_head, load_to_train
 from prunekit.measure.environment import environment_record
 from prunekit.measure.speed import as_pair, measure_speed, random_inputs
 from prunekit.models import load_model, load_processor, save_model
@@ -31,12 +32,15 @@ from prunekit.recipe import (
     SpeedSpec,
     StageSpec,
     TaskSpec,
+    TeacherSpec,
     dump_recipe,
     resolve_method,
 )
 from prunekit.reports.run import render_markdown
 from prunekit.runfolder import RunFolder, sha256
+from prunekit.tasks.answering import check_split
 from prunekit.tasks.base import Task, make_task
+from prunekit.teacher import dense_model
 from prunekit.training.batches import total_steps
 from prunekit.training.loop import Trainer
 from prunekit.training.recover import recover
@@ -47,6 +51,8 @@ if TYPE_CHECKING:
 __all__ = ["dry_run", "evaluate", "finetune", "run", "speed"]
 
 FORMAT = 1
+TEACHERS = "teachers"
+"""Folder beside run folders for the teachers that recipes train."""
 # The tensors are equal; kernels may round differently when memory is aligned otherwise.
 RELOAD_TOLERANCE = 1e-5
 
@@ -56,6 +62,8 @@ def run(
 ) -> dict[str, Any]:
     """Prune, recover, evaluate and measure; every finished stage is a file in ``out`` and is not done again.
 
+    A teacher that the recipe wants trained first goes into a folder of its own beside ``out``.
+
     Returns:
         The content of ``report.json``.
 
@@ -64,7 +72,8 @@ def run(
     """
     progress = progress or Progress(quiet=True)
     method = resolve_method(recipe, label, registry)
-    job = _Job(recipe, method, out, registry, progress)
+    dense = dense_model(recipe, out.parent / TEACHERS, registry=registry, progress=progress)
+    job = _Job(recipe, method, dense, out, registry, progress)
     planned = job.folder.stage("verify", job.prune)
     recovered = job.folder.stage("recover", job.recover)
     quality = job.folder.stage("quality", job.quality)
@@ -78,16 +87,26 @@ class _Job:
     """One method of one recipe in one run folder; each method is a stage."""
 
     def __init__(
-        self, recipe: Recipe, method: ResolvedMethod, out: Path, registry: Registry, progress: Progress
+        self,
+        recipe: Recipe,
+        method: ResolvedMethod,
+        name: str,
+        out: Path,
+        registry: Registry,
+        progress: Progress,
     ) -> None:
         self.recipe, self.method, self.out, self.progress = _single(recipe, method), method, out, progress
-        self.name = str(recipe.model)
-        self.processor = load_processor(self.name)
+        self.name = name
+        model = load_model(name)
+        self.processor = load_processor(name)
         self.task: Task = make_task(recipe.task, self.processor, registry)
-        model = load_model(self.name)
+        check_head(name, model, self.task)
+        for split in ("validation", recipe.evaluate.split):
+            check_split(self.task.name, split, self.task.splits)
         self.dense = PrunableModel(model, find_adapter(model, registry.adapters))
         self.distribution = registry.origins["methods"][method.method_class.info.name].distribution
         self.folder = RunFolder(out, dump_recipe(self.recipe))
+        self.folder.same("data", self.task.fingerprint(), "data")
         self.trainer = Trainer(out, method.train, seed=recipe.seed, progress=progress)
         self.device = self.trainer.device
 
@@ -190,6 +209,7 @@ class _Job:
             "label": self.method.label,
             "model": self.name,
             "task": self.recipe.task.name,
+            "data": self.task.fingerprint(),
             "seed": self.recipe.seed,
             "requested": self.method.budget.model_dump(),
             "achieved": {
@@ -238,9 +258,13 @@ def _warnings(method: ResolvedMethod, recovered: dict[str, Any]) -> list[str]:
 def dry_run(recipe: Recipe, label: str | None, *, registry: Registry) -> dict[str, Any]:
     """What a run would work on: shapes, parameters, MACs, training steps. Nothing is trained or written."""
     method = resolve_method(recipe, label, registry)
-    name, budget = str(recipe.model), method.budget
+    # A teacher that is still to be trained has the shapes of the model that it starts from.
+    name, budget = recipe.teacher if isinstance(recipe.teacher, str) else str(recipe.model), method.budget
     task = make_task(recipe.task, load_processor(name), registry)
-    model = load_model(name)
+    teacher = recipe.teacher.train if isinstance(recipe.teacher, TeacherSpec) else None
+    model = load_to_train(name, task, seed=recipe.seed) if teacher else load_model(name)
+    check_head(name, model, task)
+    check_split(task.name, recipe.evaluate.split, task.splits)
     target = PrunableModel(model, find_adapter(model, registry.adapters))
     lengths = target.lengths(budget.macs, task)
     counted = {"dense": cost.count_macs(model, example(model, lengths)), "length": lengths.source}
@@ -255,6 +279,7 @@ def dry_run(recipe: Recipe, label: str | None, *, registry: Registry) -> dict[st
         "parameters": {"all": model.num_parameters(), **_to_prune(target, by_params, task, budget.metric)},
         "macs": {**counted, **_to_prune(target, by_macs, task, budget.metric)},
         "steps": {
+            **({"teacher": _steps(task, teacher)} if teacher else {}),
             "train": _steps(task, method.train) if method.method_class.info.trains else 0,
             "recover": _steps(task, method.recover),
         },
@@ -281,7 +306,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Metrics of a model on a task, with their standard errors and the number of examples."""
     loaded = load_model(model)
-    found = make_task(task, load_processor(model), registry).evaluate(
+    made = make_task(task, load_processor(model), registry)
+    check_head(model, loaded, made)
+    found = made.evaluate(
         loaded.to(_device()),
         spec.split,
         batch_size=spec.batch_size,

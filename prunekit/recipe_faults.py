@@ -103,7 +103,10 @@ def unknown_key(key: str, known: Iterable[str], owner: str) -> str:
 
 def show_value(value: Any) -> str:
     """The value as YAML on one line, cut to a readable length."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), allow_unicode=True)
+    try:
+        text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), allow_unicode=True)
+    except yaml.YAMLError:
+        text = repr(value)  # not from a file: Python callers may give rows of any class
     text = text.removesuffix("\n").removesuffix("\n...")
     return text if len(text) <= _MAX_VALUE_WIDTH else text[: _MAX_VALUE_WIDTH - 1] + "…"
 

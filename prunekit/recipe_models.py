@@ -12,9 +12,12 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     Tag,
+    ValidationInfo,
     field_validator,
     model_serializer,
 )
+
+from prunekit.suggest import did_you_mean
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -161,12 +164,33 @@ class MethodEntry(BaseModel):
         return {key: value for key, value in dumped.items() if value is not None or key not in own}
 
 
+class TeacherSpec(_Section):
+    """How the dense model is trained on the task before it is pruned."""
+
+    train: TrainSpec = Field(description="how `model` is trained, as `prunekit finetune` would")
+
+
+class PublishedSpec(_Section):
+    """What a paper printed, to stand beside what a run reaches."""
+
+    paper: str = Field(description="the paper")
+    place: str = Field(description="where in it, such as Table 1")
+    dense: dict[str, float] = Field(
+        {}, description="the unpruned model's figures: metrics of the task, speedup, parameters"
+    )
+    methods: dict[str, dict[str, float]] = Field({}, description="the same by label of `methods`")
+    remarks: list[str] = Field([], description="what to know before comparing")
+
+
 def _kind_of_model(value: Any) -> str:
-    return "new" if isinstance(value, dict | NewModel) else "name"
+    return "described" if isinstance(value, dict | BaseModel) else "name"
 
 
 ModelSpec = Annotated[
-    Annotated[str, Tag("name")] | Annotated[NewModel, Tag("new")], Discriminator(_kind_of_model)
+    Annotated[str, Tag("name")] | Annotated[NewModel, Tag("described")], Discriminator(_kind_of_model)
+]
+TeacherChoice = Annotated[
+    Annotated[str, Tag("name")] | Annotated[TeacherSpec, Tag("described")], Discriminator(_kind_of_model)
 ]
 
 
@@ -177,6 +201,9 @@ class Recipe(_Section):
     description: str = Field("", description="one line, shown by `prunekit recipes list`")
     model: ModelSpec = Field(description="a hub id, a folder or embedded:NAME")
     task: TaskSpec = Field(description="the task's name and its own keys")
+    teacher: TeacherChoice | None = Field(
+        None, description="the fine-tuned `model` to prune: a folder or hub id, or how to train it first"
+    )
     budget: BudgetSpec | None = Field(None, description="what to remove")
     methods: dict[str, MethodEntry] = Field({}, description="label to method")
     train: TrainSpec = Field(TrainSpec(), description="training of the masks and of `finetune`")
@@ -184,6 +211,7 @@ class Recipe(_Section):
     evaluate: EvaluateSpec = Field(EvaluateSpec(), description="measuring quality")
     speed: SpeedSpec = Field(SpeedSpec(), description="measuring speed")
     seed: int = Field(0, ge=0, description="decides every random choice of a run")
+    published: PublishedSpec | None = Field(None, description="figures that a paper printed for this recipe")
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -200,3 +228,28 @@ class Recipe(_Section):
             if not _LABEL.fullmatch(label):
                 raise ValueError(f"label {label!r} must be letters, digits, - and _ (it names a run folder)")
         return methods
+
+    @field_validator("published")
+    @classmethod
+    def _figures_belong_to_labels(
+        cls, published: PublishedSpec | None, info: ValidationInfo
+    ) -> PublishedSpec | None:
+        known = info.data.get("methods", {})
+        for label in published.methods if published else ():
+            if label not in known:
+                hint = did_you_mean(label, known)
+                raise ValueError(
+                    f"methods has no label {label!r}{hint} (labels: {', '.join(known) or 'none'})"
+                )
+        return published
+
+    @field_validator("teacher")
+    @classmethod
+    def _teacher_is_not_of_a_new_model(
+        cls, teacher: str | TeacherSpec | None, info: ValidationInfo
+    ) -> str | TeacherSpec | None:
+        if teacher is not None and isinstance(info.data.get("model"), NewModel):
+            raise ValueError(
+                "belongs to a model that exists; train a new one with `prunekit finetune` and name its folder"
+            )
+        return teacher

@@ -58,3 +58,17 @@ class RunFolder:
         value = compute()
         write_text(path, json.dumps(value, indent=1) + "\n")
         return value
+
+    def same(self, name: str, value: dict[str, str], what: str) -> None:
+        """Keep ``value``, unless it is empty, in ``<name>.json``; refuse to go on where another was kept.
+
+        Raises:
+            RunFolderError: if so; the text says which of ``what`` differ.
+        """
+        before = self.stage(name, lambda: value) if value else value
+        if before != value:
+            changed = sorted(key for key in {*before, *value} if before.get(key) != value.get(key))
+            raise RunFolderError(
+                f"{self.path} was begun with other {what}: {', '.join(changed)} changed since. Give another "
+                "folder with --out, or bring back what was there."
+            )

@@ -14,6 +14,7 @@ from prunekit.embedded.gloss import CLASSES, TOKENIZER_FOLDER, load_split
 from prunekit.errors import DataError
 from prunekit.progress import Progress
 from prunekit.tasks import prunekit_register_metrics, prunekit_register_tasks
+from prunekit.tasks.base import Metric
 from prunekit.tasks.gloss import GlossConfig, GlossTask
 from prunekit.tasks.text_classification import LabelledText, TextClassificationTask
 from prunekit.testing.tiny import tiny_model
@@ -149,6 +150,26 @@ def test_evaluate_gives_accuracy_its_standard_error_and_the_number(task):
         "accuracy_stderr": pytest.approx(100 * math.sqrt(0.75 * 0.25 / 4)),
         "n": 4,
     }
+
+
+def test_a_metric_of_several_ranks_is_given_the_best_labels_and_others_the_best_one(task):
+    given = {}
+
+    def kept(name):
+        return lambda predictions, references: given.update({name: (predictions, references)}) or (1.0, 0.0)
+
+    task.metrics = (Metric("plain", True, kept("plain")), Metric("two", True, kept("two"), ranks=2))
+    found = task.evaluate(RIGHT_BUT_ONE, "test", batch_size=3)
+    assert given["plain"][0] == ["red", "green", "red", "green"]
+    # Of equals the first in the task's order comes first.
+    assert given["two"][0] == ["red\ngreen", "green\nred", "red\nblue", "green\nblue"]
+    assert given["plain"][1] == given["two"][1] == [("red",), ("green",), ("blue",), ("green",)]
+    assert list(found) == ["plain", "plain_stderr", "two", "two_stderr", "n"]
+
+
+def test_with_fewer_labels_than_ranks_all_are_given(task):
+    task.metrics = (Metric("five", True, lambda given, _: (len(given[0].split("\n")), 0.0), ranks=5),)
+    assert task.evaluate(RIGHT_BUT_ONE, "test", batch_size=3)["five"] == 3
 
 
 def test_limit_scores_the_first_examples(task):

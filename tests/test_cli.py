@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -255,6 +256,23 @@ def test_evaluate_passes_on_its_options_and_leaves_the_rest_at_the_recipes_defau
     assert name == "evaluate"
     assert positional == ("embedded:tiny", TaskSpec(name="echo"), EvaluateSpec(limit=5, num_beams=2))
     assert set(named) == {"registry", "progress"}
+
+
+def test_evaluate_takes_task_and_settings_from_a_recipe_and_the_rest_from_its_options(call, pipeline, recipe):
+    text = RECIPE.replace("task: {name: echo}", "task: {name: echo, words: 3}")
+    Path(recipe).write_text(text + "evaluate: {limit: 7, num_beams: 4}\n")
+    call("evaluate", "embedded:tiny", "--recipe", recipe, "--num-beams", "2")
+    [(_, positional, _)] = pipeline.calls
+    assert positional[1].options == {"words": 3}
+    assert positional[2] == EvaluateSpec(limit=7, num_beams=2)
+
+
+@pytest.mark.usefixtures("pipeline")
+@pytest.mark.parametrize("options", [[], ["--task", "echo", "--recipe", "small.yaml"]])
+def test_evaluate_wants_a_task_or_a_recipe(call, recipe, options):
+    result = call("evaluate", "m", *options)
+    assert result.code == 2
+    assert result.err == "RecipeError: give either --task NAME or --recipe FILE.\n"
 
 
 def test_evaluate_json_prints_the_result_and_nothing_else(call, pipeline):

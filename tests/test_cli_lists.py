@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from pathlib import Path
 
 import pytest
 from cli_calls import RECIPE, call_main
@@ -113,6 +114,25 @@ def test_recipes_list_shows_names_methods_and_descriptions(call):
     assert lines[1] == "nash/t5-g2p  trim     trims [T5]"
 
 
+def test_recipes_list_counts_those_of_papers_and_shows_them_on_request(call, shipped):
+    folder = shipped.parents[1] / "papers" / "one"
+    folder.mkdir(parents=True)
+    (folder / "row.yaml").write_bytes(shipped.read_bytes())
+    whole = call("recipes", "list").out.splitlines()
+    assert [line.split()[0] for line in whole[1:-1]] == ["nash/t5-g2p"]
+    assert whole[-1] == "1 more of published results: prunekit recipes list papers"
+    assert [line.split()[0] for line in call("recipes", "list", "papers").out.splitlines()[1:]] == [
+        "papers/one/row"
+    ]
+
+
+@pytest.mark.usefixtures("shipped")
+def test_recipes_list_answers_a_folder_that_is_not_there_with_those_that_are(call):
+    result = call("recipes", "list", "cofi")
+    assert result.code == 2
+    assert result.err == "RecipeError: no recipe ships in a folder 'cofi' (folders: nash).\n"
+
+
 @pytest.mark.usefixtures("shipped")
 def test_recipes_list_can_print_json(call):
     [listed] = json.loads(call("recipes", "list", "--json").out)["recipes"]
@@ -158,6 +178,24 @@ def test_prune_answers_the_name_of_a_shipped_recipe_with_how_to_copy_it(call):
     assert (
         "nash/t5-g2p ships with prunekit; get your copy with `prunekit recipes copy nash/t5-g2p`"
         in result.err
+    )
+
+
+def test_recipes_validate_takes_folders(call, recipe, tmp_path):
+    (tmp_path / "all" / "below").mkdir(parents=True)
+    for name in ("all/one.yaml", "all/below/two.yaml"):
+        (tmp_path / name).write_bytes(Path(recipe).read_bytes())
+    result = call("recipes", "validate", "all")
+    assert result.code == 0
+    assert result.out == "all/below/two.yaml: valid\nall/one.yaml: valid\n"
+
+
+def test_recipes_validate_refuses_a_folder_without_recipes(call, recipe, tmp_path):
+    (tmp_path / "none").mkdir()
+    result = call("recipes", "validate", "none")
+    assert result.code == 2
+    assert result.err == (
+        "RecipeError: none holds no .yaml file, in no folder below it either. Name a recipe.\n"
     )
 
 

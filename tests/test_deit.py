@@ -87,7 +87,7 @@ SMALL = {
 
 def test_a_new_deit_has_one_classifier():
     spec = NewModel.model_construct(type="deit", config=SMALL)
-    model = new_model(spec, seed=0)
+    model = new_model(spec, "AutoModelForImageClassification", {}, seed=0)
     assert type(model) is DeiTForImageClassification
 
 

@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from scipy.stats import entropy
 from torch import nn
 
 from prunekit.errors import UnsupportedModelError
-from prunekit.training.distill import counted_positions, hidden_mse, logit_kl, record_block_outputs
+from prunekit.training.distill import counted_positions, hidden_mse, logit_kl, predicted, record_block_outputs
 
 
 def random_tensor(*shape, seed=0):
@@ -111,6 +112,17 @@ def test_every_prediction_counts_where_labels_are_for_whole_examples(shape, labe
     counted = counted_positions(random_tensor(*shape), torch.tensor(labels))
     assert counted.shape == shape[:-1]
     assert counted.all()
+
+
+def test_starts_and_ends_of_answers_count_in_every_example():
+    counted = counted_positions(random_tensor(3, 2, 7), None)
+    assert counted.shape == (3, 2)
+    assert counted.all()
+
+
+def test_a_model_without_a_head_has_nothing_to_distil():
+    with pytest.raises(UnsupportedModelError, match="Stack gives no logits, so there are no predictions"):
+        predicted(Stack(), SimpleNamespace(last_hidden_state=random_tensor(1, 2, 4)), {})
 
 
 def test_hidden_distance_of_a_case_worked_by_hand():

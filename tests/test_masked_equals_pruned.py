@@ -5,9 +5,11 @@ import torch
 from core_calls import OF_IMAGES, SEQ2SEQ, compared, difference, off, outputs, random_masks
 from transformers import (
     BartForCausalLM,
+    BartForQuestionAnswering,
     BartModel,
     BertForMaskedLM,
     BertForPreTraining,
+    BertForQuestionAnswering,
     BertModel,
     DeiTModel,
     T5EncoderModel,
@@ -142,6 +144,8 @@ def test_dead_parts_of_a_decoder_are_the_identity(name, case, prunable):
         ("bert", BertModel),
         ("bert", BertForMaskedLM),
         ("bert", BertForPreTraining),
+        ("bert", BertForQuestionAnswering),
+        ("bart", BartForQuestionAnswering),
         ("vit", ViTModel),
         ("deit", DeiTModel),
     ],

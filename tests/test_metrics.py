@@ -2,19 +2,30 @@
 
 import math
 import os
+import random
 import subprocess
 import sys
 
 import pytest
+from nltk.metrics.distance import edit_distance
+from sklearn.metrics import accuracy_score
 
 from prunekit.errors import DataError
-from prunekit.tasks.metrics import ACCURACY, PER, WER, accuracy, phone_error_rate, word_error_rate
+from prunekit.tasks.metrics import ACCURACY, METRICS, PER, WER, accuracy, phone_error_rate, word_error_rate
 
 
 def test_perfect_predictions_have_no_error():
     predictions, references = ["HH AH L OW", "K AE T"], [["HH AH L OW"], ["K AE T"]]
     assert phone_error_rate(predictions, references) == (0.0, 0.0)
     assert word_error_rate(predictions, references) == (0.0, 0.0)
+
+
+def test_per_counts_the_edits_of_nltk():
+    rng = random.Random(0)
+    predictions, truths = ([rng.choices("ABCDE", k=rng.randrange(9)) for _ in range(60)] for _ in range(2))
+    edits = sum(edit_distance(p, t) for p, t in zip(predictions, truths, strict=True))
+    found = phone_error_rate([" ".join(p) for p in predictions], [[" ".join(t)] for t in truths])
+    assert found.value == pytest.approx(100 * edits / sum(map(len, truths)))
 
 
 def test_per_counts_a_substitution_a_deletion_and_an_insertion():
@@ -96,6 +107,13 @@ def test_accuracy_counts_equal_labels_and_has_a_binomial_error():
     assert stderr == pytest.approx(100 * math.sqrt(0.6 * 0.4 / 5))
 
 
+def test_accuracy_is_that_of_scikit_learn():
+    rng = random.Random(0)
+    answers, truths = rng.choices(["a", "b", "junk"], k=60), rng.choices(["a", "b", "c"], k=60)
+    wanted = accuracy_score(truths, answers)
+    assert accuracy(answers, [[truth] for truth in truths]).value == pytest.approx(100 * wanted)
+
+
 def test_labels_are_compared_as_they_are():
     assert accuracy(["Ankle boot", "Bag "], [["Ankle boot"], ["Bag"]]).value == pytest.approx(50.0)
 
@@ -113,6 +131,12 @@ def test_both_rates_are_better_when_lower():
         ("per", False),
         ("wer", False),
     ]
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_metrics_that_ship_look_at_answers_and_references_alone(metric):
+    assert not metric.wants_sources
+    assert metric.ranks == (5 if metric.name == "top-5" else 1)
 
 
 LISTING = """
@@ -133,7 +157,7 @@ def test_metrics_are_listed_without_loading_what_computes_them():
     names, loaded = done.stdout.splitlines()
     assert loaded == "loaded:"
     assert set(names.split()) == {
-        *("accuracy", "f1", "macro-f1", "mcc"),
+        *("accuracy", "top-1", "top-5", "f1", "macro-f1", "mcc"),
         *("pearson", "spearman", "pearson-spearman"),
         *("exact-match", "token-f1"),
         *("rouge1", "rouge2", "rougeL", "rougeLsum", "meteor"),

@@ -1,13 +1,27 @@
-"""F1, macro-F1 and Matthews' correlation against scikit-learn, by hand, and on answers that name no class."""
+"""Top-k accuracy, F1, macro-F1, Matthews' correlation: as scikit-learn's, by hand, and of foreign answers."""
 
 import math
 import random
+from functools import partial
 
+import numpy as np
 import pytest
-from sklearn.metrics import f1_score, matthews_corrcoef
+from sklearn.metrics import f1_score, matthews_corrcoef, top_k_accuracy_score
 
 from prunekit.errors import DataError
-from prunekit.tasks.metrics import F1, MACRO_F1, MCC, accuracy, f1, macro_f1, mcc
+from prunekit.tasks.metrics import (
+    ACCURACY,
+    F1,
+    MACRO_F1,
+    MCC,
+    TOP,
+    accuracy,
+    f1,
+    for_classes,
+    macro_f1,
+    mcc,
+    top_k,
+)
 
 WORDS = ["equivalent", "not_equivalent"]
 THREE = ["entailment", "neutral", "contradiction"]
@@ -22,6 +36,35 @@ def drawn(labels, count=200, seed=0):
 
 def one_each(labels):
     return [[label] for label in labels]
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_top_k_is_that_of_scikit_learn(k):
+    rng = np.random.default_rng(0)
+    logits, truths = rng.normal(size=(80, 8)), rng.integers(8, size=80)
+    ranked = ["\n".join(map(str, row)) for row in np.argsort(-logits)]
+    wanted = top_k_accuracy_score(truths, logits, k=k, labels=range(8))
+    value, stderr = top_k(k, ranked, one_each(map(str, truths)))
+    assert value == pytest.approx(100 * wanted)
+    assert stderr == pytest.approx(100 * math.sqrt(wanted * (1 - wanted) / 80))
+
+
+def test_top_5_of_fewer_than_five_classes_takes_all():
+    assert top_k(5, ["a\nb", "b\na"], one_each(["b", "c"])).value == pytest.approx(50)
+
+
+def test_top_k_compares_labels_whole_and_takes_any_reference():
+    assert top_k(5, ["tabby cat\ndog"], one_each(["cat"])).value == 0
+    assert top_k(5, ["tabby cat\ndog"], [["cat", "dog"]]).value == 100
+
+
+def test_top_1_and_top_5_are_better_when_higher_and_look_at_so_many_answers():
+    described = [(metric.name, metric.higher_is_better, metric.ranks) for metric in TOP]
+    assert described == [("top-1", True, 1), ("top-5", True, 5)]
+
+
+def test_each_top_k_is_of_its_own_k():
+    assert [metric.function(["a\nb"], one_each(["b"])).value for metric in TOP] == [0, 100]
 
 
 def test_f1_is_that_of_scikit_learn():
@@ -117,6 +160,54 @@ def test_an_unrecognised_answer_to_a_positive_example_is_a_miss():
     assert f1(["equivalent", "equivalen", "not_equivalent"], truths).value == pytest.approx(100 * 2 / 3)
 
 
+def test_classes_tell_f1_its_positive_one_before_there_are_answers():
+    metrics = for_classes([ACCURACY, F1], WORDS)
+    assert [metric.name for metric in metrics] == ["accuracy", "f1"]
+    # Neither the one class of the references nor a foreign answer that looks like its negation matters.
+    assert metrics[1].function(["not_equivalent", "not_not_equivalent"], one_each(WORDS[1:] * 2)).value == 0
+
+
+def test_the_positive_class_can_be_said():
+    _, metric = for_classes([ACCURACY, F1], ["ham", "spam"], "spam")
+    answers, truths = drawn(["ham", "spam"])
+    wanted = f1_score(truths, answers, pos_label="spam")
+    assert metric.function(answers, one_each(truths)).value == pytest.approx(100 * wanted)
+    assert for_classes([ACCURACY, MCC], ["ham", "spam"]) == (ACCURACY, MCC)
+
+
+@pytest.mark.parametrize(
+    ("classes", "positive", "text"),
+    [
+        (["ham", "spam"], None, "f1: the labels do not tell which class is positive; "),
+        (["ham", "spam"], "eggs", "f1: the positive label is to be 'eggs', but "),
+        (THREE, "neutral", "f1 is for two classes, and "),
+    ],
+)
+def test_classes_that_f1_cannot_be_told_of_are_an_error(classes, positive, text):
+    with pytest.raises(DataError) as caught:
+        for_classes([F1], classes, positive)
+    assert str(caught.value).startswith(text)
+
+
+def test_a_positive_class_that_no_metric_asks_for_is_an_error():
+    with pytest.raises(
+        DataError, match=r"^The positive label is to be 'spam', which only f1 asks for; add f1"
+    ):
+        for_classes([ACCURACY, MACRO_F1], ["ham", "spam"], "spam")
+
+
+@pytest.mark.parametrize("metric", [ACCURACY, F1, MACRO_F1, MCC], ids=lambda metric: metric.name)
+def test_a_foreign_answer_is_never_dropped(metric):
+    answers, truths = drawn(WORDS)
+    right = [index for index, answer in enumerate(answers) if answer == truths[index]]
+    spoilt = ["<extra_id_0>" if index in right[::4] else answer for index, answer in enumerate(answers)]
+    kept = [index for index, answer in enumerate(spoilt) if answer in WORDS]
+    dropped = metric.function([spoilt[i] for i in kept], one_each(truths[i] for i in kept))
+    found = metric.function(spoilt, one_each(truths))
+    assert found.value < dropped.value
+    assert found.value < metric.function(answers, one_each(truths)).value
+
+
 def test_macro_f1_is_that_of_scikit_learn():
     answers, truths = drawn(THREE)
     wanted = f1_score(truths, answers, average="macro")
@@ -210,7 +301,7 @@ def test_mcc_of_two_classes_has_the_error_of_pearsons_correlation():
     assert stderr == pytest.approx(100 * math.sqrt(sum(i * i for i in influences)) / 4)
 
 
-@pytest.mark.parametrize("function", [accuracy, f1, macro_f1, mcc])
+@pytest.mark.parametrize("function", [accuracy, partial(top_k, 5), f1, macro_f1, mcc])
 def test_labels_without_a_reference_are_an_error(function):
     with pytest.raises(DataError, match=r"^Example 1 has no reference; give at least one"):
         function(["1", "0"], [["1"], []])

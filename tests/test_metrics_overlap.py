@@ -208,6 +208,9 @@ def test_meteor_without_wordnet_says_how_to_get_it_and_where_nltk_looks(tmp_path
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path / "mine"), str(tmp_path / "all")])
     with pytest.raises(DataError) as caught:
         meteor(["a"], [["a"]])
+    with pytest.raises(DataError) as at_the_start:
+        METEOR.check()
+    assert str(at_the_start.value) == str(caught.value)
     assert str(caught.value) == (
         "meteor: nltk finds no WordNet, and prunekit downloads nothing by itself. Get it with "
         "`python -m nltk.downloader wordnet` (about 11 MB), or, without a network, copy wordnet.zip or the "
@@ -223,6 +226,11 @@ def test_meteor_finds_a_wordnet_that_came_after_it_was_missed(nltk_data, tmp_pat
         meteor(["a"], [["a"]])
     shutil.copytree(nltk_data / "corpora", tmp_path / "corpora")
     assert meteor(["couch"], [["sofa"]]).value == pytest.approx(50)
+
+
+@pytest.mark.usefixtures("wordnet")
+def test_the_check_of_meteor_passes_where_there_is_a_wordnet():
+    METEOR.check()
 
 
 def test_meteor_names_a_wordnet_that_is_damaged(nltk_data, tmp_path, monkeypatch):

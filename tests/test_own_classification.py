@@ -140,6 +140,7 @@ def test_a_regression_refuses_a_classifier(tmp_path):
         ({"text": ["a", "b", "c"]}, "text names 3 columns; name one, or two for pairs"),
         ({"text": []}, "text names 0 columns"),
         ({"labels": ["a", "b"], "regression": True}, "labels are for classes; leave them out, or regression"),
+        ({"positive": "a", "regression": True}, "positive is for classes; leave it out, or regression"),
         ({"labels": ["a", "b", "a"]}, "labels names a label twice: a, b, a"),
         ({"labels": ["a"]}, "at least 2 items"),
         ({"metrics": ["acuracy"]}, "no metric 'acuracy' is installed; did you mean accuracy? (installed: "),
@@ -165,3 +166,29 @@ def test_a_missing_column_is_an_error_before_anything_runs(path):
         DataError, match=r"task\.label asks for a column 'lable', but .* did you mean label\? "
     ):
         classification({"test": path}, label="lable")
+
+
+# f1
+
+
+def test_the_positive_label_decides_f1(path):
+    # Always "good": the two good ones of four are found; as the positive class precision 1/2 and recall 1.
+    found = {}
+    for positive in NAMES:
+        task = classification({"test": path}, labels=list(NAMES), metrics=["f1"], positive=positive)
+        always_good = FirstWord([[0.0, 1.0]] * 17, NAMES)
+        found[positive] = task.evaluate(always_good, "test", batch_size=2)["f1"]
+    assert found == {"good": pytest.approx(100 * 2 / 3), "bad": 0}
+
+
+def test_f1_of_labels_that_do_not_tell_is_refused_before_anything_runs(tmp_path):
+    path = write_csv(tmp_path / "b.csv", [("a", "ham"), ("b", "spam")])
+    with pytest.raises(DataError) as caught:
+        classification({"test": path}, labels=["ham", "spam"], metrics=["f1"])
+    assert str(caught.value).startswith("Task text-classification: f1: the labels do not tell which class")
+    assert str(caught.value).endswith("Or name the positive one under task.positive.")
+
+
+def test_a_positive_label_without_f1_is_refused(path):
+    with pytest.raises(DataError, match="which only f1 asks for; add f1 to the metrics"):
+        classification({"test": path}, labels=list(NAMES), positive="good")

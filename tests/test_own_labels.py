@@ -193,7 +193,7 @@ def test_a_model_without_names_of_its_own_has_the_tasks(tmp_path, path):
 
 def test_other_labels_of_the_model_beside_the_tokenizer_are_told_at_once(tmp_path, caplog):
     tokenizer = saved_bert(tmp_path / "bert", ("NEGATIVE", "POSITIVE"))
-    path = write_csv(tmp_path / "a.csv", [("a", "0"), ("b", "1")] * 5)
+    path = write_csv(tmp_path / "a.csv", [(letter, str(i % 2)) for i, letter in enumerate("abcdefgh")])
     classification({"train": path}, tokenizer)
     assert warnings_in(caplog) == [
         f"Task text-classification: the labels are 0, 1, but the model in {tmp_path}/bert has NEGATIVE, "

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from own_calls import text2text, warnings_in, word_tokenizer, write_csv, write_lines
 from pydantic import ValidationError
 
 from prunekit.errors import DataError
+from prunekit.plugins import get_registry
+from prunekit.tasks.base import Metric, MetricValue
 from prunekit.tasks.own_text2text import Text2Text, Text2TextConfig
 from prunekit.tasks.templates import Template
 from prunekit.testing.tiny import tiny_model
@@ -105,6 +108,31 @@ def test_a_reference_that_is_no_text_is_told_with_its_row(tmp_path):
         text2text({"test": path}, references=["more"])
 
 
+def test_numbers_are_filled_into_templates_as_they_are_written():
+    rows = [{"text": "a", "label": "b", "count": 3, "share": 0.5}]
+    task = text2text({"test": rows}, source="{text} {count} of {share}", target="{share}")
+    assert by_source(task) == {"a 3 of 0.5": ("0.5",)}
+    assert by_source(text2text({"test": rows}, target="of {count}")) == {"a": ("of 3",)}
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (None, "nothing"),
+        ([1], "[1] (list)"),
+        ({"b": 1}, "{'b': 1} (dict)"),
+        (True, "True (bool)"),
+        (float("nan"), "nan (float)"),
+    ],
+)
+def test_templates_take_nothing_but_texts_and_numbers(value, found):
+    with pytest.raises(DataError) as caught:
+        text2text({"test": [{"text": value, "label": "b"}]}, source="of {text}")
+    assert str(caught.value).startswith(
+        f"Task text2text: task.data.test, row 1: 'text' holds {found}, but a text is needed."
+    )
+
+
 # Cut-off
 
 
@@ -143,6 +171,65 @@ def test_answers_are_scored_against_every_reference(tmp_path):
     assert found["per"] == task.metrics[1].function(answers, [("c", "d")] * 3).value
     assert list(found) == ["accuracy", "accuracy_stderr", "per", "per_stderr", "n"]
     assert (task.primary_metric, task.higher_is_better) == ("accuracy", True)
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """The calls of a metric of that name, which is installed."""
+    calls = []
+
+    def function(*arguments):
+        calls.append(arguments)
+        return MetricValue(0.0, 0.0)
+
+    metric = Metric("given", higher_is_better=True, function=function, wants_sources=True)
+    monkeypatch.setitem(get_registry().metrics, "given", metric)
+    return calls
+
+
+def test_a_metric_that_wants_sources_gets_them_in_order(path, given):
+    task = text2text({"test": path}, source="of {text}", metrics=["given"], max_source_length=3)
+    model = tiny_model("t5")
+    task.evaluate(model, "test", batch_size=1)
+    pairs = task.pairs("test")
+    ((_, references, sources),) = given
+    assert sources == [pair.source for pair in pairs]
+    assert references == [pair.references for pair in pairs]
+
+
+def test_a_metric_that_cannot_be_had_here_is_told_when_the_task_is_made(path, monkeypatch):
+    def check():
+        raise DataError("Metric lost: its data is not there.")
+
+    lost = replace(get_registry().metrics["accuracy"], name="lost", check=check)
+    monkeypatch.setitem(get_registry().metrics, "lost", lost)
+    with pytest.raises(DataError, match=r"^Metric lost: its data is not there\.$"):
+        text2text({"test": path}, metrics=["lost"])
+
+
+def test_a_metric_of_several_answers_is_refused_when_the_task_is_made(path):
+    with pytest.raises(DataError, match=r"^Metric top-5 looks at the model's 5 best answers to an example"):
+        text2text({"test": path}, metrics=["top-5"])
+
+
+@pytest.mark.parametrize(
+    ("penalty", "beams", "expected"), [(0.0, 4, 0.0), (None, 4, "absent"), (2.0, 1, "absent")]
+)
+def test_a_length_penalty_is_passed_on_to_beam_search_if_it_is_given(
+    path, monkeypatch, penalty, beams, expected
+):
+    task = text2text({"test": path}, length_penalty=penalty, max_target_length=4)
+    model = tiny_model("t5")
+    seen = []
+    generate = model.generate
+
+    def watched(**keys):
+        seen.append(keys.get("length_penalty", "absent"))
+        return generate(**keys)
+
+    monkeypatch.setattr(model, "generate", watched)
+    task.predict(model, task.examples("test"), batch_size=2, num_beams=beams)
+    assert seen == [expected]
 
 
 def test_a_model_with_fewer_positions_than_sources_may_have_tokens_is_an_error(path):

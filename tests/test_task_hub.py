@@ -59,6 +59,54 @@ def test_the_hub_is_asked_for_the_revision_with_a_cache_of_its_own_and_no_code(h
     assert hub == [(("nyu-mll/glue", "sst2"), {"revision": COMMIT, "cache_dir": cache})]
 
 
+def test_a_part_of_the_hubs_split_can_be_one_of_ours(hub):
+    rows = opened(**HUB, splits={"train": "train[:14]", "validation": "train[14:]", "test": "extra[0:1]"})
+    texts = {
+        split: sorted(each.texts("text"), key=lambda text: int(text.split()[1]))
+        for split, each in rows.items()
+    }
+    assert texts == {
+        "train": [f"train {i}" for i in range(14)],
+        "validation": [f"train {i}" for i in range(14, 20)],
+        "test": ["extra 0"],
+    }
+    assert rows["validation"].where(0).startswith("nyu-mll/glue train[14:], row ")
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_split_of_which_a_part_is_used_is_not_taken_whole_as_well():
+    rows = opened(**HUB, splits={"test": "train[:5]", "validation": "validation"})
+    assert {split: len(each) for split, each in rows.items()} == {"validation": 3, "test": 5}
+
+
+@pytest.mark.usefixtures("hub")
+def test_parts_that_share_rows_are_refused():
+    with pytest.raises(DataError) as caught:
+        opened(**HUB, splits={"train": "train[:14]", "test": "train[10:]"})
+    assert str(caught.value) == (
+        "Task mine: test and train share rows 10 to 13 of train: rows of one must not be in the other. "
+        "Correct task.data.splits."
+    )
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("part", ["train[:70%]", "train[-5:]", "train[3]", "train[:5]+validation"])
+def test_a_part_that_is_written_otherwise_is_refused(part):
+    with pytest.raises(DataError, match=r"written with the numbers of its rows, such as train\[:14000\]"):
+        opened(**HUB, splits={"train": part})
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_part_without_rows_is_refused():
+    with pytest.raises(DataError, match=r"nyu-mll/glue train\[20:\] has no rows"):
+        opened(**HUB, splits={"train": "train[20:]", "validation": "validation"})
+
+
+def test_files_of_the_hub_are_asked_for_by_name(hub):
+    opened(**HUB, data_files={"test": "valid.jsonl"})
+    assert hub[0][1]["data_files"] == {"test": "valid.jsonl"}
+
+
 @pytest.mark.usefixtures("hub")
 def test_a_split_of_the_hub_serves_one_of_ours_only():
     rows = opened(**HUB, splits={"test": "validation"})

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prunekit.pruning.units import Stack, sublayer_group
-from prunekit.training.distill import IGNORED, counted_positions, logit_kl, record_block_outputs
+from prunekit.training.distill import IGNORED, counted_positions, logit_kl, predicted, record_block_outputs
 from prunekit.training.layers import LayerTransform, layer_loss
 from prunekit.training.loop import Batch
 from prunekit_cofi.config import CofiConfig
@@ -63,21 +63,22 @@ class CofiLoss:
         Raises:
             UnsupportedModelError: if the model has one output and the KL term has a weight.
         """
-        config, labels = self.config, batch["labels"]
+        config, model, teacher = self.config, self.student.model, self.teacher.model
         terms: dict[str, Tensor | float] = {}
-        total = labels.new_zeros((), dtype=torch.float32)
+        total = torch.zeros((), device=model.device)
         with record_block_outputs(self._recorded(self.student)) as own:
-            output = self.student.model(**batch)
+            output = model(**batch)
         if config.label_weight:
             terms["label"] = output.loss
             total = total + config.label_weight * output.loss
         if not (config.prediction_weight or config.layer_weight):
             return total, terms
         with torch.no_grad(), record_block_outputs(self._recorded(self.teacher)) as theirs:
-            expected = self.teacher.model(**batch).logits
+            expected = teacher(**batch)
         if config.prediction_weight:
-            counted = counted_positions(output.logits, labels)
-            prediction = logit_kl(output.logits, expected, counted, temperature=config.temperature)
+            logits, targets = predicted(model, output, batch), predicted(teacher, expected, batch)
+            counted = counted_positions(logits, batch.get("labels"))
+            prediction = logit_kl(logits, targets, counted, temperature=config.temperature)
             terms["prediction"] = prediction
             total = total + config.prediction_weight * prediction
         if config.layer_weight:
@@ -114,10 +115,10 @@ class CofiLoss:
 
 def _positions(stack: Stack, batch: Batch, state: Tensor) -> Tensor:
     """Which positions of a stack's states are not padding, ``[B, T]``."""
-    labels, mask = batch["labels"], batch.get("attention_mask")
-    if stack.name == "decoder" and labels.ndim == 2:
+    labels, mask = batch.get("labels"), batch.get("attention_mask")
+    if stack.name == "decoder" and labels is not None and labels.ndim == 2:
         return labels != IGNORED
-    # An image has no padding. A decoder without target tokens (BART's classifier) reads the input again.
+    # An image has no padding. A decoder without target tokens (BART's other heads) reads the input again.
     return torch.ones(state.shape[:2], device=state.device) if mask is None else mask
 
 

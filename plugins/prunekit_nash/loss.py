@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from prunekit.training.distill import hidden_mse, logit_kl, record_block_outputs
+from prunekit.training.distill import (
+    IGNORED,
+    counted_positions,
+    hidden_mse,
+    logit_kl,
+    predicted,
+    record_block_outputs,
+)
 from prunekit.training.loop import Batch
 from prunekit_nash.config import NashConfig
 
 if TYPE_CHECKING:
     from prunekit.pruning.target import PrunableModel
-
-IGNORED = -100
 
 
 class StudentLoss:
@@ -46,24 +51,26 @@ class StudentLoss:
 
     def __call__(self, batch: Batch, masks: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The loss, a scalar, and its unweighted terms; it asks nothing of the masks."""
-        config, labels = self.config, batch["labels"]
-        targets = labels != IGNORED  # [B, T]
+        config, labels = self.config, batch.get("labels")
         terms: dict[str, Tensor | float] = {}
-        total = labels.new_zeros((), dtype=torch.float32)
+        total = torch.zeros((), device=self.student.model.device)
         with record_block_outputs(_blocks(self.student)) as own:
-            logits = self.student.model(**batch).logits  # [B, T, V]
+            output = self.student.model(**batch)
         if config.label_weight:
-            pad = self.student.model.config.pad_token_id
-            scored = torch.where(targets, labels, pad) if config.count_padding else labels
-            terms["label"] = nn.functional.cross_entropy(logits.flatten(0, 1).float(), scored.flatten())
+            terms["label"] = output.loss if labels is None else self._label_loss(output.logits, labels)
             total = total + config.label_weight * terms["label"]
         if self.teacher is None:
             return total, terms
         with torch.no_grad(), record_block_outputs(_blocks(self.teacher)) as theirs:
-            expected = self.teacher.model(**batch).logits
+            their_output = self.teacher.model(**batch)
         if config.prediction_weight:
+            logits = predicted(self.student.model, output, batch)  # [B, T, V]
             terms["prediction"] = logit_kl(
-                logits, expected, targets, temperature=config.temperature, direction=config.kl_direction
+                logits,
+                predicted(self.teacher.model, their_output, batch),
+                counted_positions(logits, labels),
+                temperature=config.temperature,
+                direction=config.kl_direction,
             )
             total = total + config.prediction_weight * terms["prediction"]
         depth = self.student.structure.stacks["encoder"].depth
@@ -76,9 +83,16 @@ class StudentLoss:
             total = total + config.encoder_hidden_weight * terms["encoder_hidden"]
         if config.decoder_hidden_weight:
             pairs = list(enumerate(self.layers))
-            terms["decoder_hidden"] = hidden_mse(own[depth:], theirs[teacher_depth:], pairs, targets)
+            # A decoder without target tokens (BART's and T5's that mark answers) reads the input again.
+            tokens = batch["attention_mask"] if labels is None else labels != IGNORED
+            terms["decoder_hidden"] = hidden_mse(own[depth:], theirs[teacher_depth:], pairs, tokens)
             total = total + config.decoder_hidden_weight * terms["decoder_hidden"]
         return total, terms
+
+    def _label_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        pad = self.student.model.config.pad_token_id
+        scored = torch.where(labels != IGNORED, labels, pad) if self.config.count_padding else labels
+        return nn.functional.cross_entropy(logits.flatten(0, 1).float(), scored.flatten())
 
 
 def _blocks(target: PrunableModel) -> list[nn.Module]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from prunekit.cli import adapters, measure, methods, prune, recipes
+from prunekit.cli import adapters, measure, methods, prune, recipes, tasks
 from prunekit.errors import PrunekitError, RecipeError
 
 
@@ -86,6 +86,7 @@ prune.add_to(app)
 measure.add_to(app)
 app.add_typer(methods.app)
 app.add_typer(adapters.app)
+app.add_typer(tasks.app)
 app.add_typer(recipes.app)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import BaseModel
 
 from prunekit.cli.output import AsJson, print_figures, print_json
 from prunekit.recipe_models import EvaluateSpec, SpeedSpec, TaskSpec
+
+if TYPE_CHECKING:
+    from prunekit.plugins import Registry
 
 MODEL_HELP = "Hub id, model folder, run folder or embedded:NAME."
 
@@ -30,7 +34,18 @@ def _option(spec: type[BaseModel], key: str, **settings: Any) -> Any:
 
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
-    task: Annotated[str, typer.Option(metavar="NAME", help="Installed task that gives data and metrics.")],
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Installed task that gives data and metrics.", show_default=False),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Recipe whose task, with its keys, and `evaluate` section hold; in place of --task.",
+            show_default=False,
+        ),
+    ] = None,
     split: Annotated[str | None, _option(EvaluateSpec, "split")] = None,
     limit: Annotated[int | None, _option(EvaluateSpec, "limit", min=1)] = None,
     batch_size: Annotated[int | None, _option(EvaluateSpec, "batch_size", min=1)] = None,
@@ -38,14 +53,17 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a model's quality on a task."""
-    from prunekit import pipeline
     from prunekit.plugins import get_registry
-    from prunekit.progress import Progress
 
     registry = get_registry()
-    registry.find("tasks", task)
-    spec = EvaluateSpec(**_given(split=split, limit=limit, batch_size=batch_size, num_beams=num_beams))
-    result = pipeline.evaluate(model, TaskSpec(name=task), spec, registry=registry, progress=Progress())
+    chosen, spec = _task_and_settings(task, recipe, registry)
+    options = _given(split=split, limit=limit, batch_size=batch_size, num_beams=num_beams)
+    spec = spec.model_copy(update=options)
+    # Imported only now: these load torch, and a faulty recipe should be told of at once.
+    from prunekit import pipeline
+    from prunekit.progress import Progress
+
+    result = pipeline.evaluate(model, chosen, spec, registry=registry, progress=Progress())
     (print_json if as_json else print_figures)(result)
 
 
@@ -76,6 +94,21 @@ def speed(
     )
     result = pipeline.speed(models, spec, progress=Progress())
     (print_json if as_json else print_figures)(result)
+
+
+def _task_and_settings(
+    task: str | None, recipe: Path | None, registry: Registry
+) -> tuple[TaskSpec, EvaluateSpec]:
+    from prunekit.errors import RecipeError
+    from prunekit.recipe import load_recipe
+
+    if (task is None) == (recipe is None):
+        raise RecipeError("give either --task NAME or --recipe FILE.")
+    if recipe is not None:
+        loaded = load_recipe(recipe, registry=registry)
+        return loaded.task, loaded.evaluate
+    registry.find("tasks", str(task))
+    return TaskSpec(name=str(task)), EvaluateSpec()
 
 
 def _given(**options: Any) -> dict[str, Any]:

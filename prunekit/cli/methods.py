@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from prunekit.cli.keys import COLUMNS, key_rows
 from prunekit.cli.output import AsJson, print_broken, print_figures, print_json, print_table
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
 
 app = typer.Typer(name="methods", help="List pruning methods and their options.", no_args_is_help=True)
 
@@ -60,27 +58,7 @@ def show_method(
     print_figures(
         {key: list(value) if isinstance(value, tuple) else value for key, value in described.items()}
     )
-    options = _options(method.Config)
+    options = key_rows(method.Config)
     typer.echo(f"\nKeys under methods.{name} in a recipe" + (":" if options else ": none of its own"))
     if options:
-        print_table(("key", "type", "default", "meaning"), options)
-
-
-def _options(config: type[BaseModel]) -> list[tuple[str, str, str, str]]:
-    from pydantic_core import to_jsonable_python
-
-    from prunekit.recipe_faults import show_value
-
-    rows = []
-    for key, field in config.model_fields.items():
-        default = "required"
-        if not field.is_required():
-            default = show_value(to_jsonable_python(field.get_default(call_default_factory=True)))
-        rows.append((key, _type_name(field.annotation), default, field.description or ""))
-    return rows
-
-
-def _type_name(annotation: Any) -> str:
-    # A plain class prints as <class 'int'>; unions and generics print readably by themselves.
-    text = annotation.__name__ if type(annotation) is type else str(annotation)
-    return text.replace("typing.", "").replace("NoneType", "None")
+        print_table(COLUMNS, options)

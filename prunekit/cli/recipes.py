@@ -10,20 +10,40 @@ import typer
 from prunekit.cli.output import AsJson, print_json, print_table
 from prunekit.errors import RecipeError
 
+PAPERS = "papers/"
+
 app = typer.Typer(name="recipes", help="List, copy and check recipes.", no_args_is_help=True)
 
 
 @app.command("list")
-def list_recipes(as_json: AsJson = False) -> None:
+def list_recipes(
+    folder: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FOLDER", help="Such as papers/nash. [default: all but papers]", show_default=False
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """List the recipes that ship with prunekit."""
     from prunekit.shipped import shipped_recipes
 
-    recipes = [_head(name, file) for name, file in shipped_recipes().items()]
+    shipped = shipped_recipes()
+    chosen = {name: file for name, file in shipped.items() if _is_in(name, folder)}
+    if not chosen:
+        folders = sorted({name.rpartition("/")[0] for name in shipped} - {""})
+        raise RecipeError(
+            f"no recipe ships in a folder {folder!r} (folders: {', '.join(folders) or 'none'})."
+        )
+    recipes = [_head(name, file) for name, file in chosen.items()]
     if as_json:
         print_json({"recipes": recipes})
         return
     rows = [(head["name"], ", ".join(head["methods"]), head["description"]) for head in recipes]
     print_table(("name", "methods", "description"), rows)
+    papers = sum(name.startswith(PAPERS) for name in shipped) if folder is None else 0
+    if papers:
+        typer.echo(f"{papers} more of published results: prunekit recipes list papers")
 
 
 @app.command("copy")
@@ -52,7 +72,9 @@ def copy_recipe(
 
 @app.command("validate")
 def validate_recipes(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Recipe files.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH", help="Recipe files, or folders that hold them.")
+    ],
 ) -> None:
     """Check recipes without running them; tells every fault of every file."""
     from prunekit.plugins import get_registry
@@ -60,7 +82,7 @@ def validate_recipes(
 
     registry = get_registry()
     complaints = []
-    for file in files:
+    for file in (file for path in paths for file in _files_at(path)):
         try:
             load_recipe(file, registry=registry)
             typer.echo(f"{file}: valid")
@@ -77,6 +99,18 @@ def print_schema() -> None:
     from prunekit.recipe import json_schema
 
     print_json(json_schema(get_registry()))
+
+
+def _is_in(name: str, folder: str | None) -> bool:
+    return not name.startswith(PAPERS) if folder is None else name.startswith(folder.rstrip("/") + "/")
+
+
+def _files_at(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    if found := sorted(path.rglob("*.yaml")):
+        return found
+    raise RecipeError(f"{path} holds no .yaml file, in no folder below it either. Name a recipe.")
 
 
 def _head(name: str, file: Path) -> dict[str, Any]:

@@ -58,6 +58,14 @@ def auto_class_name(model: PreTrainedModel) -> str | None:
     return None
 
 
+def choices(auto_class: str, config_class: type[Any]) -> tuple[Any, ...]:
+    """The model classes, pruned ones included, that an Auto class has for a config class: none or several."""
+    from transformers.models.auto import modeling_auto
+
+    register()
+    return _choices(getattr(modeling_auto, auto_class), config_class)
+
+
 def _choices(auto: Any, config_class: type[Any]) -> tuple[Any, ...]:
     """The model classes that an Auto class has for a config class: none, one or several."""
     found = auto._model_mapping.get(config_class, ())

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 NEW_TOKENS = 12
 BEAMS = 3
+# What is compared of a model with a head.
+_HEADS = (("logits",), ("start_logits", "end_logits"))
 
 
 def verify(
@@ -38,10 +40,11 @@ def verify(
         batch: inputs of the model, with labels if its task has them.
 
     Returns:
-        ``masked_vs_pruned_max_abs`` over logits (or last hidden states) and encoder states and its
-        ``tolerance`` (1e-10 of the largest value, at least 1) in float64; ``float32_max_abs`` and
-        ``float32_tolerance`` likewise; for encoder-decoders whether cached equals uncached generation and
-        whether beam search gives the same tokens, else none.
+        ``masked_vs_pruned_max_abs`` over logits (of start and end, where an answer is marked in a text; last
+        hidden states, where there is no head) and encoder states and its ``tolerance`` (1e-10 of the largest
+        value, at least 1) in float64; ``float32_max_abs`` and ``float32_tolerance`` likewise; for
+        encoder-decoders whether cached equals uncached generation and whether beam search gives the same
+        tokens, else none.
 
     Raises:
         VerificationError: if they differ by more than the tolerance, or generate different tokens.
@@ -114,9 +117,9 @@ def _refuse_unequal(found: Mapping[str, Any], adapter: str) -> None:
 
 def _outputs(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[Tensor]:
     output = model(**inputs)
-    main = output.logits if hasattr(output, "logits") else output.last_hidden_state
+    main = next((names for names in _HEADS if hasattr(output, names[0])), ("last_hidden_state",))
     states = getattr(output, "encoder_last_hidden_state", None)
-    return [main] if states is None else [main, states]
+    return [*(output[name] for name in main), *([] if states is None else [states])]
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prunekit.reports.markdown import bullets, escape, table
+from prunekit.reports.published import published_section
 
 Report = Mapping[str, Any]
 _Kept = tuple[int, int]  # units kept, units there were
@@ -49,6 +50,7 @@ def render_markdown(report: Report) -> str:
         bullets("## Warnings", map(escape, report.get("warnings", []))),
         ["## Quality", *_quality(report)],
         ["## Speed", *_speed(report)],
+        published_section(report),
         _structure(report),
         bullets("## Verification", _verification(report)),
         bullets("## Time taken", _stages(report)),
@@ -165,7 +167,7 @@ def _quality(report: Report) -> list[str]:
     if not quality:
         return ["Not measured in this run."]
     dense, pruned = quality["dense"], quality["pruned"]
-    names = [name for name in dense if name in pruned and name != "n" and not name.endswith("_stderr")]
+    names = [name for name in dense if name in pruned and not re.search(r"(^|/)n$|_stderr$", name)]
     rows = [
         (
             _primary(quality) if name == quality["primary"] else name,

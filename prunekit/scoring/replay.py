@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from prunekit.errors import PlanError, UnsupportedModelError
+from prunekit.outputs import predictions
 from prunekit.pruning.units import Stack, Sublayer
 
 if TYPE_CHECKING:
@@ -313,7 +314,7 @@ def _chosen(output: Tensor, tap: Tap, variants: int) -> Tensor:
 def _logits(target: PrunableModel, inputs: Mapping[str, Tensor]) -> Tensor:
     # A cache would be filled by modules that hand back what they gave before, and nothing reads it.
     cache = {"use_cache": False} if "decoder" in target.structure.stacks else {}
-    logits: Tensor | None = getattr(target.model(**inputs, **cache), "logits", None)
+    logits = predictions(target.model(**inputs, **cache), inputs)
     if logits is None:
         raise UnsupportedModelError(
             f"{type(target.model).__name__} gives no logits to compare. Load the model with its task's head."

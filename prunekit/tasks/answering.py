@@ -58,14 +58,64 @@ def answers_in_batches(
     return answers
 
 
+def check_metric(metric: Metric, *, has_sources: bool, ranks: int = 1) -> None:
+    """Refuse a metric that wants of a task what the task does not give.
+
+    Args:
+        metric: what the task is to be scored by.
+        has_sources: whether the task gives the texts that its model was given.
+        ranks: how many answers the task gives to an example.
+
+    Raises:
+        DataError: if the metric wants sources, or more answers.
+    """
+    if metric.wants_sources and not has_sources:
+        raise DataError(
+            f"Metric {metric.name} reads the texts that the model was given, and this task gives none; "
+            "leave it out of the task's metrics."
+        )
+    if metric.ranks > ranks:
+        raise DataError(
+            f"Metric {metric.name} looks at the model's {metric.ranks} best answers to an example, and this "
+            f"task gives {'one' if ranks == 1 else ranks}; leave it out of the task's metrics."
+        )
+
+
 def scores(
-    metrics: Sequence[Metric], answers: Sequence[str], references: Sequence[Sequence[str]]
+    metrics: Sequence[Metric],
+    answers: Sequence[str],
+    references: Sequence[Sequence[str]],
+    sources: Callable[[], Sequence[str]] | None = None,
+    *,
+    ranks: int = 1,
 ) -> dict[str, float]:
-    """Return each metric, its ``<metric>_stderr``, and the number of examples ``n``."""
+    """Return each metric, its ``<metric>_stderr``, and the number of examples ``n``.
+
+    Args:
+        metrics: what to score by.
+        answers: the model's answer to each example; if ``ranks`` is more than 1, its best ones, best first,
+            joined by line breaks. A metric is handed as many of them as it looks at.
+        references: the right answers to each.
+        sources: returns the text that the model was given, of each example; called if a metric wants it.
+        ranks: how many answers each of ``answers`` holds; fewer only where there are no more.
+
+    Raises:
+        DataError: if a metric wants sources, or ranks, that are not given.
+    """
+    for metric in metrics:
+        check_metric(metric, has_sources=sources is not None, ranks=ranks)
     results: dict[str, float] = {}
     for metric in metrics:
-        results[metric.name], results[f"{metric.name}_stderr"] = metric.function(answers, references)
+        # With ranks 1 an answer is a text of any form, line breaks included.
+        best = [_best(answer, metric.ranks) for answer in answers] if ranks > 1 else answers
+        given = (best, references, sources()) if metric.wants_sources and sources else (best, references)
+        results[metric.name], results[f"{metric.name}_stderr"] = metric.function(*given)
     return {**results, "n": len(answers)}
+
+
+def _best(answer: str, ranks: int) -> str:
+    """Return the first ``ranks`` of answers joined by line breaks."""
+    return "\n".join(answer.split("\n", ranks)[:ranks])
 
 
 @contextmanager

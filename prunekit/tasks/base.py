@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
-from prunekit.errors import DataError
+from pydantic import ValidationError
+
+from prunekit.errors import DataError, PluginError
+from prunekit.recipe_faults import faults_of, render_faults
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -36,11 +39,28 @@ class Metric:
         name: key in the results; ``<name>_stderr`` stands beside it.
         higher_is_better: direction.
         function: ``function(predictions, references)``, one list of references a prediction.
+        wants_sources: whether ``function`` takes a third argument, the texts that the model was given.
+        check: called when a task is made that is to be scored so; raises a DataError if the metric cannot
+            be had here, for want of data or of an endpoint, so that this shows before anything is trained.
+        ranks: how many of the model's answers a prediction holds, best first, joined by line breaks.
+
+    Raises:
+        PluginError: if ``ranks`` is less than 1.
     """
 
     name: str
     higher_is_better: bool
-    function: Callable[[Sequence[str], Sequence[Sequence[str]]], MetricValue]
+    function: Callable[..., MetricValue]
+    wants_sources: bool = False
+    check: Callable[[], None] | None = None
+    ranks: int = 1
+
+    def __post_init__(self) -> None:
+        if self.ranks < 1:
+            raise PluginError(
+                f"Metric {self.name!r}: ranks is {self.ranks}; give the number of answers that it looks at, "
+                "at least 1."
+            )
 
 
 class Task(Protocol):
@@ -49,7 +69,8 @@ class Task(Protocol):
     Attributes:
         name: what a recipe's ``task.name`` says.
         summary: one line for listings.
-        family: what sort of model answers it, such as ``text2text``.
+        family: what sort of task it is, such as ``text2text``.
+        auto_class: transformers' Auto class whose head answers it, such as ``AutoModelForSeq2SeqLM``.
         Config: the recipe keys under ``task`` besides ``name``.
         primary_metric: the metric that reports lead with.
         higher_is_better: direction of the primary metric.
@@ -58,6 +79,7 @@ class Task(Protocol):
     name: ClassVar[str]
     summary: ClassVar[str]
     family: ClassVar[str]
+    auto_class: ClassVar[str]
     Config: ClassVar[type[BaseModel]]
     primary_metric: str
     higher_is_better: bool
@@ -69,6 +91,22 @@ class Task(Protocol):
     @property
     def splits(self) -> tuple[Split, ...]:
         """The splits there are; a plain attribute of the class will do."""
+        ...
+
+    def head_config(self) -> dict[str, Any]:
+        """Return the config fields of a head that is new to the task: the names of labels, if it has any."""
+        ...
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return what tells the task's data from other data: digests by file; nothing for data that ships."""
+        ...
+
+    def check_model(self, model: PreTrainedModel) -> None:
+        """Refuse a model that cannot answer; called before anything is trained.
+
+        Raises:
+            DataError: if so; the text says what would fit.
+        """
         ...
 
     def examples(self, split: Split) -> Sequence[Any]:
@@ -111,9 +149,17 @@ def make_task(spec: TaskSpec, processor: Any, registry: Registry) -> Task:
     """The task that a recipe names, with its own settings checked.
 
     Raises:
-        DataError: if no such task is installed, or its data or processor does not fit.
+        DataError: if no such task is installed, its keys are wrong, or its data or processor does not fit.
     """
     if spec.name not in registry.tasks:
         raise DataError(f"{registry.explain_missing('tasks', spec.name)}.")
     task_class = registry.tasks[spec.name]
-    return task_class(task_class.Config.model_validate(spec.options), processor)
+    try:
+        config = task_class.Config.model_validate(spec.options)
+    except ValidationError as error:
+        # A recipe's faults have been told before, with their lines: this task was asked for by name alone.
+        faults = faults_of(error, spec.options, task_class.Config, at=("task",), owner=spec.name)
+        raise DataError(
+            f"{render_faults(f'task {spec.name}', faults)}\nPut the task with these keys into a recipe."
+        ) from error
+    return task_class(config, processor)

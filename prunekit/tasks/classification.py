@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ class ClassificationTask(ABC, Generic[Example]):
     """
 
     family: ClassVar[str] = "classification"
+    auto_class: ClassVar[str]
     name: ClassVar[str]
     metrics: tuple[Metric, ...] = (ACCURACY,)
     primary_metric = ACCURACY.name
@@ -68,6 +69,18 @@ class ClassificationTask(ABC, Generic[Example]):
     def length(self, example: Example) -> int:
         """Return the example's input tokens, by which batches are put together."""
 
+    def head_config(self) -> dict[str, Any]:
+        """Return ``num_labels``, ``id2label`` and ``label2id`` in the order of ``labels``."""
+        return {
+            "num_labels": len(self.labels),
+            "id2label": dict(enumerate(self.labels)),
+            "label2id": {label: index for index, label in enumerate(self.labels)},
+        }
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return nothing, as for data that ships with its package; a task on other data says more."""
+        return {}
+
     def examples(self, split: Split) -> Sequence[Example]:
         """Return the examples of a split, which are kept after the first call.
 
@@ -79,7 +92,7 @@ class ClassificationTask(ABC, Generic[Example]):
             self._examples[split] = self.load(split)
         return self._examples[split]
 
-    def lengths(self, split: Split) -> list[int]:
+    def lengths(self, split: Split) -> Sequence[int]:
         """Return the input tokens of each example, in the order of ``examples``."""
         return [self.length(example) for example in self.examples(split)]
 
@@ -107,15 +120,7 @@ class ClassificationTask(ABC, Generic[Example]):
         Raises:
             DataError: if the model does not fit the task.
         """
-        self.check_model(model)
-        return answers_in_batches(
-            self.name,
-            model,
-            [self.length(example) for example in examples],
-            lambda chosen: self._answer(model, [examples[index] for index in chosen]),
-            batch_size=batch_size,
-            progress=progress,
-        )
+        return self._answers(model, examples, ranks=1, batch_size=batch_size, progress=progress)
 
     def evaluate(
         self,
@@ -129,6 +134,9 @@ class ClassificationTask(ABC, Generic[Example]):
     ) -> dict[str, float]:
         """Return each metric, its ``<metric>_stderr``, and the number of examples ``n``.
 
+        A metric of several ``ranks`` is given so many labels of each example, those of the largest logits,
+        joined by line breaks; all where there are fewer.
+
         Args:
             model: classifier whose labels fit the task, on any device.
             split: one of ``splits``.
@@ -141,8 +149,10 @@ class ClassificationTask(ABC, Generic[Example]):
             DataError: if the task has no such split, or the model does not fit the task.
         """
         examples = self.examples(split)[:limit]
-        answers = self.predict(model, examples, batch_size=batch_size, num_beams=num_beams, progress=progress)
-        return scores(self.metrics, answers, [(self.reference(example),) for example in examples])
+        ranks = max(metric.ranks for metric in self.metrics)
+        answers = self._answers(model, examples, ranks=ranks, batch_size=batch_size, progress=progress)
+        references = [(self.reference(example),) for example in examples]
+        return scores(self.metrics, answers, references, ranks=ranks)
 
     def reference(self, example: Example) -> str:
         """Return the right answer to an example."""
@@ -182,7 +192,32 @@ class ClassificationTask(ABC, Generic[Example]):
         names = self.outputs(model)
         return [names[index] for index in logits.argmax(dim=-1).tolist()]
 
+    def _answers(
+        self,
+        model: PreTrainedModel,
+        examples: Sequence[Example],
+        *,
+        ranks: int,
+        batch_size: int,
+        progress: Progress | None,
+    ) -> list[str]:
+        """The answer to each example; if ``ranks`` is more than 1, so many labels joined by line breaks."""
+        self.check_model(model)
+
+        def answer(chosen: list[int]) -> list[str]:
+            logits = self._logits(model, [examples[index] for index in chosen])
+            return self.answers(model, logits) if ranks == 1 else self._ranked(model, logits, ranks)
+
+        lengths = [self.length(example) for example in examples]
+        return answers_in_batches(self.name, model, lengths, answer, batch_size=batch_size, progress=progress)
+
+    def _ranked(self, model: PreTrainedModel, logits: Tensor, ranks: int) -> list[str]:
+        names = self.outputs(model)
+        best = logits.argsort(dim=-1, descending=True, stable=True)[:, :ranks]  # [B, ranks]
+        return ["\n".join(names[index] for index in row) for row in best.tolist()]
+
     @torch.inference_mode()
-    def _answer(self, model: PreTrainedModel, examples: Sequence[Example]) -> list[str]:
+    def _logits(self, model: PreTrainedModel, examples: Sequence[Example]) -> Tensor:
         inputs = {name: tensor.to(model.device) for name, tensor in self.inputs(examples).items()}
-        return self.answers(model, model(**inputs).logits)
+        logits: Tensor = model(**inputs).logits
+        return logits

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
 from prunekit.embedded.fashion import LABELS, SPLITS, load_split
+from prunekit.tasks.augmentation import shifted
 from prunekit.tasks.base import Split
-from prunekit.tasks.images import ImageClassificationTask, LabelledImage, Settings
+from prunekit.tasks.image_transform import Settings
+from prunekit.tasks.images import ImageClassificationTask
 
 
 class FashionConfig(BaseModel):
@@ -24,7 +28,21 @@ class FashionConfig(BaseModel):
     augment: bool = Field(default=True, description="move and mirror the training images at random")
 
 
-class FashionMNIST(ImageClassificationTask):
+class LabelledImage(NamedTuple):
+    """A grey image and its label.
+
+    Attributes:
+        pixels: uint8 ``[28, 28]``.
+        label: index into the task's ``labels``.
+        augment: whether ``collate`` moves and mirrors it, as it should for training images only.
+    """
+
+    pixels: Tensor
+    label: int
+    augment: bool
+
+
+class FashionMNIST(ImageClassificationTask[LabelledImage]):
     """Images of 28 by 28 pixels to kinds of clothing.
 
     The splits ``calibration``, ``validation`` and ``test`` ship with prunekit; ``train`` needs ``folder``.
@@ -51,3 +69,12 @@ class FashionMNIST(ImageClassificationTask):
         augment = split == "train" and self.config.augment
         pixels = torch.tensor(found.images).unbind()
         return [LabelledImage(*pair, augment) for pair in zip(pixels, found.labels.tolist(), strict=True)]
+
+    def pixels(self, examples: Sequence[LabelledImage], *, training: bool) -> Tensor:
+        """Return the images fitted to the model, uint8 ``[B, 1, H, W]``; to train on, moved and mirrored."""
+        # A whole batch at once, as batches are made between the steps of training.
+        pixels = torch.stack([example.pixels for example in examples])
+        chosen = torch.tensor([example.augment for example in examples])
+        if training and chosen.any():
+            pixels[chosen] = shifted(pixels[chosen])
+        return torch.stack([self.transform.fitted(image[None]) for image in pixels])

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from prunekit.errors import DataError
 from prunekit.plugins import get_registry
 from prunekit.tasks.base import Metric
+from prunekit.tasks.metrics.labels import for_classes
 from prunekit.tasks.source import DataSpec
 
 
@@ -33,5 +35,25 @@ def find_metrics(names: Sequence[str]) -> tuple[Metric, ...]:
 
     Raises:
         PluginError: if there is none of that name.
+        DataError: if one cannot be had here, for want of data or of an endpoint.
     """
-    return tuple(get_registry().find("metrics", name) for name in names)
+    found = tuple(get_registry().find("metrics", name) for name in names)
+    for metric in found:
+        if metric.check is not None:
+            metric.check()
+    return found
+
+
+def class_metrics(
+    task: str, metrics: Sequence[Metric], labels: Sequence[str], positive: str | None
+) -> tuple[Metric, ...]:
+    """Return the metrics for a task of these labels; ``f1`` is told the positive one.
+
+    Raises:
+        DataError: if ``f1`` cannot score them; the text names the task.
+    """
+    try:
+        return for_classes(metrics, labels, positive)
+    except DataError as error:
+        hint = " Or name the positive one under task.positive." if len(labels) == 2 and not positive else ""
+        raise DataError(f"Task {task}: {error}{hint}") from error

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, Field, field_validator
 
+from prunekit.tasks.answering import check_metric
 from prunekit.tasks.base import Metric, Split
+from prunekit.tasks.lazy import LazyTexts
+from prunekit.tasks.overlap import Overlap
 from prunekit.tasks.own import OwnConfig, find_metrics
-from prunekit.tasks.source import Rows, open_splits
+from prunekit.tasks.rows import Rows
+from prunekit.tasks.source import fingerprint_of, open_splits
 from prunekit.tasks.templates import Template
 from prunekit.tasks.text2text import Text2TextTask, TextPair
 
@@ -67,10 +72,14 @@ class OwnText2TextTask(Text2TextTask):
         )
         self.max_new_tokens = config.max_target_length
         self.metrics = find_metrics(metrics)
+        for metric in self.metrics:
+            check_metric(metric, has_sources=True)
         self.primary_metric, self.higher_is_better = self.metrics[0].name, self.metrics[0].higher_is_better
         self._source = Template(config.source)
+        self._data = config.data
         self._rows = open_splits(config.data, self.name)
         self.splits = tuple(self._rows)
+        self._overlap = Overlap(self.name, self.splits)
         for rows in self._rows.values():
             for key, names in {"source": self._source.columns, **columns}.items():
                 for column in names:
@@ -84,16 +93,28 @@ class OwnText2TextTask(Text2TextTask):
         """
         if config.data.hub is None:
             for split in self.splits:
-                self.pairs(split)
+                for _ in self.pairs(split):
+                    pass
 
-    def pairs(self, split: Split) -> list[TextPair]:
-        """Return the texts of a split with all their references.
+    def fingerprint(self) -> dict[str, str]:
+        """Return the digest of each file, or the revision of the hub's data set, see ``fingerprint_of``."""
+        return fingerprint_of(self._data)
+
+    def pairs(self, split: Split) -> Sequence[TextPair]:
+        """Return the texts of a split with all their references; where data is streamed, read when asked for.
 
         Raises:
             DataError: if a text is not one; the text names file and row.
         """
         rows = self._rows[split]
-        sources, references = self._source.filled(rows), self.references(rows)
+        if rows.streaming:
+            return LazyTexts(partial(self._pairs, rows), range(len(rows)))
+        pairs = self._pairs(rows)
+        self._overlap.add(split, (pair.source for pair in pairs))
+        return pairs
+
+    def _pairs(self, rows: Rows, chosen: Sequence[int] | None = None) -> list[TextPair]:
+        sources, references = self._source.filled(rows, chosen), self.references(rows, chosen)
         return [TextPair(*each) for each in zip(sources, references, strict=True)]
 
     @abstractmethod
@@ -109,6 +130,9 @@ class Text2TextConfig(OwnText2TextConfig):
         [], description="columns with further right answers, one each or a list of them"
     )
     metrics: list[str] = Field(min_length=1, description="installed metrics, the first leads")
+    length_penalty: float | None = Field(
+        None, description="of a beam search, above 0 for longer answers; by default the model's own"
+    )
 
 
 class Text2Text(OwnText2TextTask):
@@ -127,6 +151,7 @@ class Text2Text(OwnText2TextTask):
         self._target = Template(config.target)
         columns = {"target": self._target.columns, "references": config.references}
         super().__init__(config, processor, metrics=config.metrics, columns=columns)
+        self.length_penalty = config.length_penalty
         self.check_rows(config)
 
     def references(self, rows: Rows, chosen: Sequence[int] | None = None) -> list[tuple[str, ...]]:
@@ -145,16 +170,13 @@ class Text2Text(OwnText2TextTask):
         (column,) = self._target.columns
         found = []
         for index, value in zip(indices, rows.values(column, indices), strict=True):
-            answers = _answers(rows, index, column, value)
+            answers = _answers(rows, index, column, value, numbers=self._target.takes_numbers)
             if not answers:
                 raise rows.no_text(index, column, None)
             found.append(answers)
         return found
 
 
-def _answers(rows: Rows, index: int, column: str, value: Any) -> list[str]:
+def _answers(rows: Rows, index: int, column: str, value: Any, *, numbers: bool = False) -> list[str]:
     found = list(value) if isinstance(value, list | tuple) else [value]
-    for each in found:
-        if not isinstance(each, str):
-            raise rows.no_text(index, column, each)
-    return found
+    return [rows.text(index, column, each, numbers=numbers) for each in found]

@@ -1,20 +1,44 @@
-"""Rows in files: CSV, TSV, JSON lines, JSON and parquet, read as columns that know where values stand."""
+"""Rows in files, or handed over in memory, as columns that know where their values stand."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from prunekit.errors import DataError
 from prunekit.suggest import did_you_mean
+from prunekit.tasks.lines import LINE_READERS, Line
+
+LOOKED_AT = 1000
+"""Rows in which the names inside of a column's objects are looked for: the first ones may be empty."""
+
+
+class DiskColumn(Sequence[Any]):
+    """Values that stay on disk until they are asked for.
+
+    Args:
+        size: how many there are.
+        pick: returns those in some rows.
+    """
+
+    def __init__(self, size: int, pick: Callable[[Sequence[int]], list[Any]]) -> None:
+        self._size, self.pick = size, pick
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, key: int) -> Any: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> list[Any]: ...
+
+    def __getitem__(self, key: int | slice) -> Any:
+        rows = range(self._size)[key]
+        return self.pick(rows) if isinstance(rows, range) else self.pick([rows])[0]
 
 
 @dataclass(frozen=True)
@@ -24,7 +48,7 @@ class Table:
     Attributes:
         source: what messages call it.
         size: its rows.
-        columns: a function for each column, which gives its values.
+        columns: a function for each column, which gives its values; a ``DiskColumn`` where they stay on disk.
         lines: the line of the file on which each row ends; none where rows are counted instead.
         classes: names of the integers 0, 1, ... in a column, where the data says them.
     """
@@ -43,6 +67,60 @@ class Table:
             else f"{self.source}, line {self.lines[row]}"
         )
 
+    def values(self, name: str, rows: Sequence[int]) -> list[Any]:
+        """Return the values of a column in some rows.
+
+        ``answers.text`` is what the objects in the column ``answers`` have as ``text``, a list where they
+        stand in lists. A column that is called so itself comes first.
+        """
+        column, *keys = self._parts(name) or [name]
+        stored = self.columns[column]()
+        found = stored.pick(rows) if isinstance(stored, DiskColumn) else [stored[row] for row in rows]
+        return [_inside(value, keys) for value in found] if keys else found
+
+    def missing(self, name: str) -> str | None:
+        """Return the columns there are, and the nearest name, if one is missing; None if it is there."""
+        parts = self._parts(name)
+        names = list(self.columns)
+        if parts:
+            column, *keys = parts
+            values = self.columns[column]()[:LOOKED_AT] if keys else ()
+            found = dict.fromkeys(path for value in values for path in _paths(value))
+            # Where every value looked at is empty, nothing speaks against the name.
+            if not found or tuple(keys) in found:
+                return None
+            names = [".".join((column, *path)) for path in found if path] or names
+        return f"{', '.join(map(repr, names)) or 'none'}{did_you_mean(name, names) or '.'}"
+
+    def _parts(self, name: str) -> list[str]:
+        """A column and the keys inside of its objects; empty if there is no such column."""
+        if name in self.columns:
+            return [name]
+        column, dot, key = name.rpartition(".")
+        parts = self._parts(column) if dot else []
+        return [*parts, key] if parts else []
+
+
+def _inside(value: Any, keys: Sequence[str]) -> Any:
+    for position, key in enumerate(keys):
+        if isinstance(value, list | tuple):
+            return [_inside(each, keys[position:]) for each in value]
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _paths(value: Any) -> Iterator[tuple[str, ...]]:
+    """The keys, and the keys below them, of an object or of objects in a list; ``()`` of any other value."""
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _paths(each)
+    elif isinstance(value, Mapping):
+        for key, below in value.items():
+            yield (key,)
+            yield from ((key, *path) for path in _paths(below) if path)
+    elif value is not None:
+        yield ()
+
 
 def read_table(path: Path) -> Table:
     """Return the rows of a file of one of the formats in ``READERS``.
@@ -50,12 +128,28 @@ def read_table(path: Path) -> Table:
     Raises:
         DataError: if it is missing, holds no rows, or a row is malformed; the text names file and row.
     """
-    if not path.is_file():
-        raise DataError(_missing(path))
+    check_file(path)
     table = READERS[path.suffix.lower()](path)
     if not table.size:
-        raise DataError(f"{path} has no rows. Give a file with at least one.")
+        raise no_rows(path)
     return table
+
+
+def check_file(path: Path) -> None:
+    """Refuse a path where there is no file, or one whose name does not say how to read it.
+
+    Raises:
+        DataError: if so; the text names what was tried.
+    """
+    if not path.is_file():
+        raise DataError(_missing(path))
+    if path.suffix.lower() not in READERS:
+        raise DataError(f"{path} must end in {', '.join(READERS)}.")
+
+
+def no_rows(path: Path) -> DataError:
+    """Return the error for a file without rows."""
+    return DataError(f"{path} has no rows. Give a file with at least one.")
 
 
 def _missing(path: Path) -> str:
@@ -69,138 +163,66 @@ def _missing(path: Path) -> str:
     return f"{path}: there is no file {tried}{hint}{relative}. Correct the path, or run prunekit elsewhere."
 
 
-def _text(path: Path) -> str:
-    try:
-        # Excel starts files with a byte order mark, which must not become part of the first column's name.
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8: byte {error.start + 1} is 0x{error.object[error.start]:02x}. Save it as "
-            "UTF-8, which spreadsheets offer when they export."
-        ) from error
-
-
-def _read_separated(path: Path, *, delimiter: str) -> Table:
-    # Line ends are the csv module's affair, as a quoted text may hold some.
-    reader = csv.reader(io.StringIO(_text(path), newline=""), delimiter=delimiter, strict=True)
-    rows: list[list[str]] = []
+def table_of(source: str, rows: Iterable[Line]) -> Table:
+    """Return rows, each with its line, as a table in memory; what a row does not have is None."""
+    columns: dict[str, list[Any]] = {}
     lines: list[int] = []
-    try:
-        with _long_fields():
-            header = next(reader, [])
-            if len(set(header)) < len(header):
-                twice = next(name for name in header if header.count(name) > 1)
-                raise DataError(f"{path}: two columns are called {twice!r}. Give every column its own name.")
-            for row in reader:
-                if row and len(row) != len(header):
-                    raise DataError(
-                        f"{path}, line {reader.line_num}: found {len(row)} fields, but the first line names "
-                        f"{len(header)} columns ({', '.join(header)}). Quote texts that hold a separator."
-                    )
-                if row:
-                    rows.append(row)
-                    lines.append(reader.line_num)
-    except csv.Error as error:
-        raise DataError(
-            f"{path}, line {reader.line_num}: {error}. Double the quotes inside of quoted texts and quote "
-            "texts that start with one, or save the data as JSON lines."
-        ) from error
-    columns = zip(*rows, strict=True) if rows else [()] * len(header)
-    return _in_memory(path, dict(zip(header, columns, strict=True)), lines)
+    size = 0
+    for line, row in rows:
+        for name in row:
+            if name not in columns:
+                columns[name] = [None] * size
+        for name, values in columns.items():
+            values.append(row.get(name))
+        if line is not None:
+            lines.append(line)
+        size += 1
+    readers = {name: partial(_given, values) for name, values in columns.items()}
+    return Table(source, size, readers, lines or None)
 
 
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    """Let fields be as long as whole books: the csv module stops at 131,072 characters."""
-    before = csv.field_size_limit(sys.maxsize)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
+def _given(values: Sequence[Any]) -> Sequence[Any]:
+    return values
 
 
-def _read_json_lines(path: Path) -> Table:
-    rows: list[dict[str, Any]] = []
-    lines: list[int] = []
-    # Not splitlines, which also breaks lines where Unicode has separators inside of texts.
-    for number, line in enumerate(_text(path).split("\n"), start=1):
-        if line.strip():
-            rows.append(_json_object(f"{path}, line {number}", line))
-            lines.append(number)
-    return _in_memory(path, _columns(rows), lines)
-
-
-def _json_object(where: str, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{where}: not JSON ({error.msg}, column {error.colno}). Write one object a line."
-        ) from error
-    return _checked_object(where, row)
-
-
-def _checked_object(where: str, row: Any) -> dict[str, Any]:
-    if not isinstance(row, dict):
-        raise DataError(
-            f'{where}: found a {type(row).__name__}, but a row is an object such as {{"text": "..."}}.'
-        )
-    return row
-
-
-def _read_json(path: Path) -> Table:
-    text = _text(path)
-    if not text.lstrip().startswith("["):
-        return _read_json_lines(path)  # what many call .json holds one object a line
-    try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}, line {error.lineno}: not JSON ({error.msg}, column {error.colno}). Write a "
-            "list of objects, or one object a line."
-        ) from error
-    found = [_checked_object(f"{path}, row {number}", row) for number, row in enumerate(rows, start=1)]
-    return _in_memory(path, _columns(found), None, size=len(found))
-
-
-def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Columns of all keys there are; what a row does not have is None."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}
-
-
-def _in_memory(
-    path: Path, columns: Mapping[str, Sequence[Any]], lines: Sequence[int] | None, *, size: int | None = None
-) -> Table:
-    def give(values: Sequence[Any]) -> Sequence[Any]:
-        return values
-
-    readers = {name: partial(give, values) for name, values in columns.items()}
-    return Table(str(path), len(lines or ()) if size is None else size, readers, lines)
+def _read_lines(path: Path, *, suffix: str) -> Table:
+    return table_of(str(path), LINE_READERS[suffix](path))
 
 
 def _read_parquet(path: Path) -> Table:
-    from datasets import Features  # type: ignore[import-untyped]
-    from pyarrow import ArrowException  # type: ignore[import-untyped]
-    from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
-
-    try:
-        # Columns are read when they are asked for: a file may have many that no task wants.
-        file = ParquetFile(path, memory_map=True)
-        features = Features.from_arrow_schema(file.schema_arrow)
-    except (ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path} is not a parquet file: {error}. Save it again, or as JSON lines.") from error
+    # Columns are read when they are asked for: a file may have many that no task wants.
+    file = parquet_file(path)
 
     def read(name: str) -> list[Any]:
         values: list[Any] = file.read(columns=[name]).column(name).to_pylist()
         return values
 
-    return Table(
-        str(path),
-        file.metadata.num_rows,
-        {name: partial(read, name) for name in features},
-        classes=class_names(features),
-    )
+    columns = {name: partial(read, name) for name in file.schema_arrow.names}
+    return Table(str(path), file.metadata.num_rows, columns, classes=classes_in(file.schema_arrow))
+
+
+def parquet_file(path: Path) -> Any:
+    """Return a parquet file, opened as pyarrow's ``ParquetFile``.
+
+    Raises:
+        DataError: if it is none.
+    """
+    from pyarrow import ArrowException  # type: ignore[import-untyped]
+    from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
+
+    try:
+        file = ParquetFile(path, memory_map=True)
+        classes_in(file.schema_arrow)
+    except (ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path} is not a parquet file: {error}. Save it again, or as JSON lines.") from error
+    return file
+
+
+def classes_in(schema: Any) -> dict[str, tuple[str, ...]]:
+    """Return the names of classes by column, of a pyarrow schema that ``datasets`` has written."""
+    from datasets import Features  # type: ignore[import-untyped]
+
+    return class_names(Features.from_arrow_schema(schema))
 
 
 def class_names(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -209,10 +231,7 @@ def class_names(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 
 
 READERS: dict[str, Callable[[Path], Table]] = {
-    ".csv": partial(_read_separated, delimiter=","),
-    ".tsv": partial(_read_separated, delimiter="\t"),
-    ".jsonl": _read_json_lines,
-    ".json": _read_json,
+    **{suffix: partial(_read_lines, suffix=suffix) for suffix in LINE_READERS},
     ".parquet": _read_parquet,
 }
 """How each kind of file is read, by the end of its name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from string import Formatter
 
-from prunekit.tasks.source import Rows
+from prunekit.tasks.rows import Rows
 
 
 class Template:
@@ -16,6 +16,9 @@ class Template:
     Args:
         text: the template.
 
+    Attributes:
+        takes_numbers: whether numbers are filled in, as they are written: in braces only.
+
     Raises:
         ValueError: if braces do not match, are empty, or hold more than a column's name.
     """
@@ -23,7 +26,8 @@ class Template:
     def __init__(self, text: str) -> None:
         self.parts: list[tuple[str, str | None]] = []
         """Pieces of fixed text, each with the column behind it if there is one."""
-        if "{" not in text and "}" not in text:
+        self.takes_numbers = "{" in text or "}" in text
+        if not self.takes_numbers:
             self.parts = [("", text)]
             return
         try:
@@ -46,16 +50,16 @@ class Template:
 
     @property
     def is_column(self) -> bool:
-        """Whether it is one column, as it stands."""
+        """Whether it is one column and nothing else."""
         return len(self.parts) == 1 and self.parts[0][0] == ""
 
     def filled(self, rows: Rows, chosen: Sequence[int] | None = None) -> list[str]:
         """Return the text of each row, or of the rows ``chosen``.
 
         Raises:
-            DataError: if a value is not a text.
+            DataError: if a value is neither a text nor, in braces, a number.
         """
-        values = {column: rows.texts(column, chosen) for column in self.columns}
+        values = {column: rows.texts(column, chosen, numbers=self.takes_numbers) for column in self.columns}
         return [
             "".join(literal + (values[column][index] if column else "") for literal, column in self.parts)
             for index in range(len(rows) if chosen is None else len(chosen))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ from prunekit.errors import DataError
 from prunekit.progress import Progress
 from prunekit.tasks.answering import answers_in_batches, check_split, scores
 from prunekit.tasks.base import Metric, Split
-from prunekit.tasks.truncation import tell_truncated
+from prunekit.tasks.lazy import LazyExamples, LazyTexts, Made
+from prunekit.tasks.truncation import Teller
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -32,11 +33,12 @@ class TextPair(NamedTuple):
 
 
 class TextExample(NamedTuple):
-    """A tokenised pair: ids of the source and of the first reference, each with its end token."""
+    """A tokenised pair: ids of source and first reference, each with its end token, and the texts."""
 
     input_ids: list[int]
     labels: list[int]
     references: tuple[str, ...]
+    source: str
 
 
 class Truncated(NamedTuple):
@@ -59,11 +61,14 @@ class Text2TextTask(ABC):
 
     Attributes:
         truncated: how many sources and targets were cut off, by split, of the splits tokenised so far.
+        length_penalty: power of the length by which a beam search divides; None is the model's own.
     """
 
     family: ClassVar[str] = "text2text"
+    auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
     name: ClassVar[str]
     max_new_tokens: int
+    length_penalty: float | None = None
 
     def __init__(
         self,
@@ -76,7 +81,8 @@ class Text2TextTask(ABC):
         self.tokenizer = copy.deepcopy(tokenizer)
         self.max_source_length, self.max_target_length = max_source_length, max_target_length
         self.truncated: dict[Split, Truncated] = {}
-        self._examples: dict[Split, list[TextExample]] = {}
+        self._examples: dict[Split, Sequence[TextExample]] = {}
+        self._teller = Teller()
 
     @property
     @abstractmethod
@@ -89,11 +95,22 @@ class Text2TextTask(ABC):
         """What answers are scored by; a plain attribute of the class will do."""
 
     @abstractmethod
-    def pairs(self, split: Split) -> list[TextPair]:
-        """Return the pairs of one of ``splits``, in an order in which any first N are a fair sample."""
+    def pairs(self, split: Split) -> Sequence[TextPair]:
+        """Return the pairs of one of ``splits``, in an order in which any first N are a fair sample.
+
+        Of ``LazyTexts`` examples are made when they are asked for.
+        """
+
+    def head_config(self) -> dict[str, Any]:
+        """Return nothing: the head of an encoder-decoder writes whatever the tokenizer can."""
+        return {}
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return nothing, as for data that ships with its package; a task on other data says more."""
+        return {}
 
     def examples(self, split: Split) -> Sequence[TextExample]:
-        """Return the tokenised examples of a split, which are kept after the first call.
+        """Return the tokenised examples of a split, which are kept after the first call unless they are lazy.
 
         Raises:
             DataError: if the task has no such split; the text names those it has.
@@ -103,15 +120,16 @@ class Text2TextTask(ABC):
             self._examples[split] = self._tokenize(split, self.pairs(split))
         return self._examples[split]
 
-    def lengths(self, split: Split) -> list[int]:
+    def lengths(self, split: Split) -> Sequence[int]:
         """Return the source tokens of each example, end token included, in the order of ``examples``."""
-        return [len(example.input_ids) for example in self.examples(split)]
+        return _lengths(self.examples(split))
 
     def collate(self, examples: Sequence[TextExample]) -> dict[str, Tensor]:
         """Return a batch: ``input_ids`` and ``attention_mask`` ``[B, S]``, ``labels`` ``[B, T]``, all int64.
 
         S and T are the longest of the batch; ``labels`` are padded with -100, which the loss ignores.
         """
+        examples = list(examples)  # once, where they are lazy
         labels = [torch.tensor(example.labels) for example in examples]
         return {**self._inputs(examples), "labels": pad_sequence(labels, True, IGNORED_LABEL)}
 
@@ -135,7 +153,7 @@ class Text2TextTask(ABC):
         return answers_in_batches(
             self.name,
             model,
-            [len(example.input_ids) for example in examples],
+            _lengths(examples),
             lambda chosen: self._generate(model, [examples[index] for index in chosen], num_beams),
             batch_size=batch_size,
             progress=progress,
@@ -166,18 +184,30 @@ class Text2TextTask(ABC):
         """
         examples = self.examples(split)[:limit]
         answers = self.predict(model, examples, batch_size=batch_size, num_beams=num_beams, progress=progress)
-        return scores(self.metrics, answers, [example.references for example in examples])
+        references = [example.references for example in examples]
+        return scores(self.metrics, answers, references, lambda: [example.source for example in examples])
 
-    def _tokenize(self, split: Split, pairs: Sequence[TextPair]) -> list[TextExample]:
+    def _tokenize(self, split: Split, pairs: Sequence[TextPair]) -> Sequence[TextExample]:
+        def tell(cut: tuple[int, ...], total: int) -> None:
+            longest = {"sources": self.max_source_length, "targets": self.max_target_length}
+            if self._teller.tell(self.name, split, cut, total, longest):
+                self.truncated[split] = Truncated(*cut)
+
+        if isinstance(pairs, LazyTexts):
+            return LazyExamples(pairs, self._made, _length, tell)
+        examples, cut = self._made(pairs)
+        tell(cut, len(pairs))
+        return examples
+
+    def _made(self, pairs: Sequence[TextPair]) -> Made[TextExample]:
+        """Examples, and how many sources and targets were cut off."""
         sources, cut_sources = self._ids([pair.source for pair in pairs], self.max_source_length)
         targets, cut_targets = self._ids([pair.references[0] for pair in pairs], self.max_target_length)
-        self.truncated[split] = Truncated(cut_sources, cut_targets)
-        tell_truncated(self.name, split, "sources", cut_sources, len(pairs), self.max_source_length)
-        tell_truncated(self.name, split, "targets", cut_targets, len(pairs), self.max_target_length)
-        return [
-            TextExample(source, target, pair.references)
+        found = [
+            TextExample(source, target, pair.references, pair.source)
             for source, target, pair in zip(sources, targets, pairs, strict=True)
         ]
+        return found, (cut_sources, cut_targets)
 
     def _ids(self, texts: Sequence[str], longest: int | None) -> tuple[list[list[int]], int]:
         """The texts' token ids, cut off at ``longest``, and how many were cut."""
@@ -202,8 +232,12 @@ class Text2TextTask(ABC):
     @torch.inference_mode()
     def _generate(self, model: PreTrainedModel, examples: Sequence[TextExample], num_beams: int) -> list[str]:
         inputs = {name: tensor.to(model.device) for name, tensor in self._inputs(examples).items()}
+        # Without beams it means nothing, and transformers warns of it.
+        given = self.length_penalty is not None and num_beams > 1
+        options = {"length_penalty": self.length_penalty} if given else {}
         answers = model.generate(
             **inputs,
+            **options,
             max_new_tokens=self.max_new_tokens,
             num_beams=num_beams,
             do_sample=False,
@@ -232,3 +266,11 @@ class Text2TextTask(ABC):
                     f"Task {self.name}: task.{key} is {allowed}, but the model has {positions} positions. "
                     f"Set task.{key} to at most {positions}."
                 )
+
+
+def _length(example: TextExample) -> int:
+    return len(example.input_ids)
+
+
+def _lengths(examples: Sequence[TextExample]) -> Sequence[int]:
+    return examples.lengths if isinstance(examples, LazyExamples) else [_length(each) for each in examples]

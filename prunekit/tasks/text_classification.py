@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 from prunekit.errors import DataError
 from prunekit.tasks.base import Split
 from prunekit.tasks.classification import ClassificationTask
-from prunekit.tasks.truncation import tell_truncated
+from prunekit.tasks.lazy import LazyExamples, LazyTexts, Made
+from prunekit.tasks.truncation import Teller
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -56,41 +57,66 @@ class TextClassificationTask(ClassificationTask[TokenizedText]):
         truncated: how many texts were cut off, by split, of the splits tokenised so far.
     """
 
+    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> None:
         super().__init__()
         # Cutting off changes a tokenizer's own settings, which would then be saved beside the pruned model.
         self.tokenizer = copy.deepcopy(tokenizer)
         self.max_length = max_length
         self.truncated: dict[Split, int] = {}
+        self._teller = Teller()
 
     @abstractmethod
     def texts(self, split: Split) -> Sequence[LabelledText]:
-        """Return the texts of one of ``splits``, in an order in which any first N are a fair sample."""
+        """Return the texts of one of ``splits``, in an order in which any first N are a fair sample.
 
-    def load(self, split: Split) -> list[TokenizedText]:
+        Of ``LazyTexts`` examples are made when they are asked for.
+        """
+
+    def load(self, split: Split) -> Sequence[TokenizedText]:
         """Return the tokenised texts of a split."""
+
+        def tell(cut: tuple[int, ...], total: int) -> None:
+            if self._teller.tell(self.name, split, cut, total, {"texts": self.max_length}):
+                (self.truncated[split],) = cut
+
         texts = self.texts(split)
+        if isinstance(texts, LazyTexts):
+            return LazyExamples(texts, self._made, self.length, tell)
         found: list[TokenizedText] = []
-        self.truncated[split] = 0
+        long = 0
         # One call for all would keep every encoding alive at once.
         for start in range(0, len(texts), CHUNK):
-            chunk = texts[start : start + CHUNK]
-            whole = self._encoded(chunk)
-            long = [index for index, ids in enumerate(whole["input_ids"]) if len(ids) > self.max_length]
-            if long:
-                self.truncated[split] += len(long)
-                cut = self._encoded(
-                    [chunk[index] for index in long], truncation=True, max_length=self.max_length
-                )
-                for name, rows in cut.items():
-                    for index, row in zip(long, rows, strict=True):
-                        whole[name][index] = row
-            found += [
-                TokenizedText({name: rows[index] for name, rows in whole.items()}, each.label)
-                for index, each in enumerate(chunk)
-            ]
-        tell_truncated(self.name, split, "texts", self.truncated[split], len(texts), self.max_length)
+            examples, cut = self._made(texts[start : start + CHUNK])
+            found += examples
+            long += sum(cut)
+        tell((long,), len(texts))
         return found
+
+    def lengths(self, split: Split) -> Sequence[int]:
+        """Return the tokens of each text, in the order of ``examples``."""
+        examples = self.examples(split)
+        return examples.lengths if isinstance(examples, LazyExamples) else super().lengths(split)
+
+    def _made(self, texts: Sequence[LabelledText]) -> Made[TokenizedText]:
+        """Examples, and how many texts were cut off."""
+        whole = self._encoded(texts)
+        long = [index for index, ids in enumerate(whole["input_ids"]) if len(ids) > self.max_length]
+        if long:
+            cut = self._encoded([texts[index] for index in long], truncation=True, max_length=self.max_length)
+            for name, rows in cut.items():
+                for index, row in zip(long, rows, strict=True):
+                    whole[name][index] = row
+        found = [
+            TokenizedText({name: rows[index] for name, rows in whole.items()}, each.label)
+            for index, each in enumerate(texts)
+        ]
+        return found, (len(long),)
+
+    def collate(self, examples: Sequence[TokenizedText]) -> dict[str, Tensor]:
+        """Return a batch: ``inputs`` of these examples, and their ``labels``, ``[B]``."""
+        return super().collate(list(examples))  # once, where they are lazy
 
     def _encoded(self, texts: Sequence[LabelledText], **options: Any) -> dict[str, list[list[int]]]:
         pairs = [each.pair for each in texts if each.pair is not None]

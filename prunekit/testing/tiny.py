@@ -123,7 +123,10 @@ def tiny_model(
     """
     default_class, make_config = _BUILDERS[name]
     generator = torch.Generator().manual_seed(seed)
-    model: PreTrainedModel = (model_class or default_class)(make_config())
+    config = make_config()
+    if model_class is not None and model_class.__name__.endswith("ForQuestionAnswering"):
+        config.num_labels = 2  # start and end: BERT's head has as many outputs as there are labels
+    model: PreTrainedModel = (model_class or default_class)(config)
     if name == "t5-narrow" and hasattr(model, "lm_head"):
         _untie(model)
     with torch.no_grad():

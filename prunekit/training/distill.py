@@ -5,7 +5,7 @@ Everything is computed in float32, whatever the precision of the models.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Literal
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from prunekit.errors import UnsupportedModelError
+from prunekit.outputs import predictions
 
 IGNORED = -100
 
@@ -60,17 +61,38 @@ def logit_kl(
     return temperature**2 * _masked_mean(divergence, labels_mask)
 
 
-def counted_positions(logits: Tensor, labels: Tensor) -> Tensor:
+def predicted(model: nn.Module, output: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    """Return the predictions to distil, logits whose last axis is a distribution; see ``predictions``.
+
+    Args:
+        model: named in messages.
+        output: what it gave.
+        batch: what it was given.
+
+    Raises:
+        UnsupportedModelError: if the model predicts nothing.
+    """
+    found = predictions(output, batch)
+    if found is None:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} gives no logits, so there are no predictions to distil. Load the model "
+            "with its task's head."
+        )
+    return found
+
+
+def counted_positions(logits: Tensor, labels: Tensor | None) -> Tensor:
     """Where predictions count: the labelled tokens, or everywhere if a label belongs to a whole example.
 
     Args:
-        logits: ``[B, T, V]``, or ``[B, V]`` for one prediction an example.
-        labels: ``[B, T]`` with -100 where there is none, or anything else.
+        logits: ``[B, T, V]``, ``[B, V]`` for one prediction an example, ``[B, 2, S]`` for start and end.
+        labels: ``[B, T]`` with -100 where there is none, or anything else; none where a batch has no
+            ``labels``, as for start and end.
 
     Returns:
-        Bool, ``[B, T]`` or ``[B]``.
+        Bool, ``[B, T]``, ``[B]`` or ``[B, 2]``.
     """
-    if logits.ndim == 3 and labels.ndim == 2:
+    if logits.ndim == 3 and labels is not None and labels.ndim == 2:
         return labels != IGNORED
     return torch.ones(logits.shape[:-1], dtype=torch.bool, device=logits.device)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from prunekit.training.distill import counted_positions, logit_kl
+from prunekit.training.distill import counted_positions, logit_kl, predicted
 from prunekit.training.loop import Batch, FitResult, Loss, task_loss
 
 if TYPE_CHECKING:
@@ -40,9 +40,10 @@ def _distilling(
     def loss(batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         output = pruned(**batch)
         with torch.no_grad():
-            expected = dense(**batch).logits
-        counted = counted_positions(output.logits, batch["labels"])
-        term = logit_kl(output.logits, expected, counted, temperature=temperature)
+            expected = predicted(dense, dense(**batch), batch)
+        found = predicted(pruned, output, batch)
+        counted = counted_positions(found, batch.get("labels"))
+        term = logit_kl(found, expected, counted, temperature=temperature)
         return output.loss + weight * term, {"task": output.loss, "distill": term}
 
     return loss

@@ -18,12 +18,25 @@ from prunekit.tasks.metrics.correlation import (
     spearman,
 )
 from prunekit.tasks.metrics.edit import PER, WER, phone_error_rate, word_error_rate
-from prunekit.tasks.metrics.labels import ACCURACY, F1, MACRO_F1, MCC, accuracy, f1, macro_f1, mcc
+from prunekit.tasks.metrics.labels import (
+    ACCURACY,
+    F1,
+    MACRO_F1,
+    MCC,
+    TOP,
+    accuracy,
+    f1,
+    for_classes,
+    macro_f1,
+    mcc,
+    top_k,
+)
 from prunekit.tasks.metrics.overlap import METEOR, ROUGE, meteor, rouge
 from prunekit.tasks.metrics.translation import BLEU, CHRF, bleu, chrf
 
 METRICS: tuple[Metric, ...] = (
     ACCURACY,
+    *TOP,
     F1,
     MACRO_F1,
     MCC,
@@ -57,12 +70,14 @@ __all__ = [
     "ROUGE",
     "SPEARMAN",
     "TOKEN_F1",
+    "TOP",
     "WER",
     "accuracy",
     "bleu",
     "chrf",
     "exact_match",
     "f1",
+    "for_classes",
     "macro_f1",
     "mcc",
     "meteor",
@@ -72,5 +87,6 @@ __all__ = [
     "rouge",
     "spearman",
     "token_f1",
+    "top_k",
     "word_error_rate",
 ]

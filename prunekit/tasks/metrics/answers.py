@@ -30,7 +30,7 @@ def exact_match(predictions: Sequence[str], references: Sequence[Sequence[str]])
     check(predictions, references)
     return mean(
         [
-            _words(prediction) in [_words(option) for option in options]
+            normalized_words(prediction) in [normalized_words(option) for option in options]
             for prediction, options in zip(predictions, references, strict=True)
         ]
     )
@@ -40,7 +40,9 @@ def token_f1(predictions: Sequence[str], references: Sequence[Sequence[str]]) ->
     """Return the mean over examples of the F1 of normalised words, against the best reference, in percent.
 
     F1 is 2 * shared words / (words predicted + words of the reference), repeated words counted as often as
-    both have them; it is 1 if both are empty. The standard error is sqrt(sum (F1_i - mean)^2) / examples.
+    both have them. For the reference ``""`` it is 1 if the prediction has no words, else 0. A reference that
+    is not empty but has no words (an article, a dash) gives 0 whatever the prediction, as in SQuAD 1.1's
+    script. The standard error is sqrt(sum (F1_i - mean)^2) / examples.
 
     Raises:
         DataError: if there is nothing to score, or an example has no reference.
@@ -48,7 +50,7 @@ def token_f1(predictions: Sequence[str], references: Sequence[Sequence[str]]) ->
     check(predictions, references)
     return mean(
         [
-            max(_f1(_words(prediction), _words(option)) for option in options)
+            max(_f1(prediction, option) for option in options)
             for prediction, options in zip(predictions, references, strict=True)
         ]
     )
@@ -58,13 +60,15 @@ EXACT_MATCH = Metric("exact-match", higher_is_better=True, function=exact_match)
 TOKEN_F1 = Metric("token-f1", higher_is_better=True, function=token_f1)
 
 
-def _words(text: str) -> list[str]:
+def normalized_words(text: str) -> list[str]:
+    """Return the words of a text that are compared."""
     # In this order: without its punctuation "a." is an article, and "the-end" one word that is none.
     return _ARTICLE.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split()
 
 
-def _f1(predicted: list[str], reference: list[str]) -> float:
-    if not predicted and not reference:
-        return 1.0
-    shared = (Counter(predicted) & Counter(reference)).total()
-    return 2 * shared / (len(predicted) + len(reference))
+def _f1(prediction: str, reference: str) -> float:
+    predicted, expected = normalized_words(prediction), normalized_words(reference)
+    if not expected:
+        return float(not predicted and not reference.strip())
+    shared = (Counter(predicted) & Counter(expected)).total()
+    return 2 * shared / (len(predicted) + len(expected))

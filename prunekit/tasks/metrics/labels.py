@@ -1,4 +1,4 @@
-"""Scores of predictions that name a class: accuracy, F1, macro-F1 and Matthews' correlation.
+"""Scores of predictions that name a class: accuracy, top-k accuracy, F1, macro-F1 and Matthews' correlation.
 
 An example's class is its reference; of several, the one that the prediction equals, or else the first. Labels
 are compared as they are. A prediction that names no class of the references is unrecognised: it is always
@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import replace
+from functools import partial
 
 from prunekit.errors import DataError
 from prunekit.tasks.base import Metric, MetricValue
@@ -30,6 +32,28 @@ def accuracy(predictions: Sequence[str], references: Sequence[Sequence[str]]) ->
     """
     check(predictions, references)
     return mean([prediction in options for prediction, options in zip(predictions, references, strict=True)])
+
+
+def top_k(k: int, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> MetricValue:
+    """Return the share of predictions with one of their references among the first ``k`` answers, in percent.
+
+    The standard error is the binomial sqrt(share * (1 - share) / examples).
+
+    Args:
+        k: how many answers count.
+        predictions: for each example the model's answers, best first, one a line.
+        references: labels.
+
+    Raises:
+        DataError: if there is nothing to score, or an example has no reference.
+    """
+    check(predictions, references)
+    return mean(
+        [
+            not set(options).isdisjoint(prediction.split("\n")[:k])
+            for prediction, options in zip(predictions, references, strict=True)
+        ]
+    )
 
 
 def f1(
@@ -126,7 +150,35 @@ def mcc(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Metr
     return estimate(*correlation(products, squares_true, squares_said))
 
 
+def for_classes(
+    metrics: Sequence[Metric], classes: Sequence[str], positive: str | None = None
+) -> tuple[Metric, ...]:
+    """Return the metrics for a task of these classes: ``f1`` is told the positive one, and need not find it.
+
+    What cannot be scored so is found here, before there are answers, rather than after the training.
+
+    Args:
+        metrics: what the task is to be scored by.
+        classes: every label that an example may have.
+        positive: the positive one; by default read from the labels as ``f1`` does.
+
+    Raises:
+        DataError: if ``f1`` is among the metrics, and there are more than two classes or it cannot be told
+            which one is positive; or if ``positive`` is no class, or no metric asks for it.
+    """
+    if not any(metric.name == F1.name for metric in metrics):
+        if positive is not None:
+            raise DataError(
+                f"The positive label is to be {positive!r}, which only f1 asks for; add f1 to the metrics, "
+                "or leave the positive label out."
+            )
+        return tuple(metrics)
+    told = replace(F1, function=partial(f1, positive=_positive(set(classes), set(classes), positive)))
+    return tuple(told if metric.name == F1.name else metric for metric in metrics)
+
+
 ACCURACY = Metric("accuracy", higher_is_better=True, function=accuracy)
+TOP = tuple(Metric(f"top-{k}", higher_is_better=True, function=partial(top_k, k), ranks=k) for k in (1, 5))
 F1 = Metric("f1", higher_is_better=True, function=f1)
 MACRO_F1 = Metric("macro-f1", higher_is_better=True, function=macro_f1)
 MCC = Metric("mcc", higher_is_better=True, function=mcc)

@@ -87,11 +87,20 @@ def meteor(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> M
     )
 
 
+def check_wordnet() -> None:
+    """Refuse to score by METEOR where there is no WordNet; what is there is read once and kept.
+
+    Raises:
+        DataError: if nltk finds none, or it cannot be read; the text says how to get it.
+    """
+    _wordnet()
+
+
 ROUGE = tuple(
     Metric(kind, higher_is_better=True, function=partial(rouge, kind))
     for kind in ("rouge1", "rouge2", "rougeL", "rougeLsum")
 )
-METEOR = Metric("meteor", higher_is_better=True, function=meteor)
+METEOR = Metric("meteor", higher_is_better=True, function=meteor, check=check_wordnet)
 
 
 def _stemmer() -> Any:
