@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from writer_calls import tokenizer
 
-from prunekit.tasks.mixture import Mixture, MixtureConfig
+from prunekit.tasks.mixture.task import Mixture, MixtureConfig
 
 
 def mixture(tasks, **keys):

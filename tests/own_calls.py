@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from prunekit.tasks.own_classification import TextClassification, TextClassificationConfig
-from prunekit.tasks.own_text2text import Text2Text, Text2TextConfig
+from prunekit.tasks.own.classification import TextClassification, TextClassificationConfig
+from prunekit.tasks.own.text2text import Text2Text, Text2TextConfig
 
 WORDS = (*"abcdefgh", "good", "bad", "fair", "sum:", "of")
 REVIEWS = [("a good b", "good"), ("c bad d e f", "bad"), ("bad a", "bad"), ("good good", "good")]

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from prunekit.image_processor import ImageProcessor
-from prunekit.tasks.own_images import ImageClassification, ImageClassificationConfig
+from prunekit.tasks.own.images import ImageClassification, ImageClassificationConfig
 from prunekit.testing.tiny import tiny_model
 
 SETTINGS = {

@@ -9,7 +9,7 @@ from own_calls import WORDS, word_tokenizer, write_lines
 from torch import nn
 from transformers import BertConfig, BertForQuestionAnswering
 
-from prunekit.tasks.own_question_answering import QuestionAnswering, QuestionAnsweringConfig
+from prunekit.tasks.own.question_answering import QuestionAnswering, QuestionAnsweringConfig
 
 ID = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
 COLUMNS = {

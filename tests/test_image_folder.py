@@ -6,7 +6,7 @@ import pytest
 from own_calls import warnings_in
 
 from prunekit.errors import DataError
-from prunekit.tasks.image_folder import read_image_folder
+from prunekit.tasks.data.image_folder import read_image_folder
 
 
 @pytest.fixture

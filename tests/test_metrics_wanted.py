@@ -12,7 +12,7 @@ from prunekit.recipe import Recipe
 from prunekit.tasks.answering import check_metric, scores
 from prunekit.tasks.base import Metric, MetricValue
 from prunekit.tasks.metrics import ACCURACY, METRICS, TOP
-from prunekit.tasks.own_text2text import Text2TextConfig
+from prunekit.tasks.own.text2text import Text2TextConfig
 
 ANSWERS, REFERENCES = ["a\nb", "c\nd"], [["b"], ["c"]]
 

@@ -10,7 +10,7 @@ from writer_calls import Writes, tokenizer
 
 from prunekit.errors import DataError
 from prunekit.tasks.calibration import calibration_examples
-from prunekit.tasks.mixing import MixedExamples, interleaved, joined
+from prunekit.tasks.mixture.mixing import MixedExamples, interleaved, joined
 from prunekit.testing.tiny import tiny_model
 
 

@@ -17,7 +17,7 @@ from prunekit.models import save_model
 from prunekit.plugins import get_registry
 from prunekit.recipe import load_recipe
 from prunekit.tasks.base import make_task
-from prunekit.tasks.mixture import MixtureConfig
+from prunekit.tasks.mixture.task import MixtureConfig
 from prunekit.testing.tiny import tiny_model
 
 RECIPE = """\

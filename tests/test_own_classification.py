@@ -17,7 +17,7 @@ from own_calls import (
 from pydantic import ValidationError
 
 from prunekit.errors import DataError
-from prunekit.tasks.own_classification import TextClassificationConfig
+from prunekit.tasks.own.classification import TextClassificationConfig
 from prunekit.testing.tiny import tiny_model
 
 NAMES = ("bad", "good")

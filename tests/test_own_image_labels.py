@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from prunekit.errors import DataError
 from prunekit.models import load_model
-from prunekit.tasks.own_images import ImageClassificationConfig
+from prunekit.tasks.own.images import ImageClassificationConfig
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from writer_calls import Writes, tokenizer
 from prunekit.errors import DataError
 from prunekit.plugins import get_registry
 from prunekit.tasks.base import Metric, MetricValue
-from prunekit.tasks.own_label_words import (
+from prunekit.tasks.own.label_words import (
     NumberSpec,
     Text2TextClassification,
     Text2TextClassificationConfig,

@@ -14,8 +14,8 @@ from own_calls import REVIEWS, classification, text2text, warnings_in, write_csv
 from pydantic import ValidationError
 
 from prunekit.errors import DataError
-from prunekit.tasks.own_classification import TextClassificationConfig
-from prunekit.tasks.source import DataSpec, fingerprint_of, open_splits
+from prunekit.tasks.data.source import DataSpec, fingerprint_of, open_splits
+from prunekit.tasks.own.classification import TextClassificationConfig
 
 ROWS = [{"text": text, "label": label} for text, label in REVIEWS]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

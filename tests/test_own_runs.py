@@ -18,7 +18,7 @@ from prunekit.models import load_model, save_model
 from prunekit.plugins import get_registry
 from prunekit.pruning.plan import PruningPlan
 from prunekit.recipe import load_recipe
-from prunekit.tasks.source import DataSpec
+from prunekit.tasks.data.source import DataSpec
 from prunekit.testing.tiny import tiny_model
 
 PAGE = Path(__file__).parents[1] / "docs" / "tasks.md"

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from prunekit.errors import DataError
 from prunekit.plugins import get_registry
 from prunekit.tasks.base import Metric, MetricValue
-from prunekit.tasks.own_text2text import Text2Text, Text2TextConfig
-from prunekit.tasks.templates import Template
+from prunekit.tasks.own.templates import Template
+from prunekit.tasks.own.text2text import Text2Text, Text2TextConfig
 from prunekit.testing.tiny import tiny_model
 
 ROWS = [("a b c", "d"), ("e", "f g")]

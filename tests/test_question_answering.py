@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from qa_calls import COLUMNS, ID, Reader, row, task_of, tiny_reader
 
 from prunekit.errors import DataError
-from prunekit.tasks.own_question_answering import QuestionAnsweringConfig
+from prunekit.tasks.own.question_answering import QuestionAnsweringConfig
 
 LONG = "a b c d e f g h"
 

@@ -24,11 +24,11 @@ from torch.utils.data import DataLoader
 
 from prunekit.errors import DataError
 from prunekit.tasks.calibration import calibration_examples
-from prunekit.tasks.lazy import CHUNK
-from prunekit.tasks.lines import LINE_READERS
-from prunekit.tasks.source import DataSpec, open_splits
-from prunekit.tasks.stored import BLOCK, cache_folder, stored_table
-from prunekit.tasks.tables import DiskColumn, read_table
+from prunekit.tasks.data.lazy import CHUNK
+from prunekit.tasks.data.lines import LINE_READERS
+from prunekit.tasks.data.source import DataSpec, open_splits
+from prunekit.tasks.data.stored import BLOCK, cache_folder, stored_table
+from prunekit.tasks.data.tables import DiskColumn, read_table
 from prunekit.tasks.text_classification import LabelledText, TokenizedText
 from prunekit.testing.tiny import tiny_model
 

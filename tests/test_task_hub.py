@@ -13,7 +13,7 @@ import pytest
 from own_calls import write_csv
 
 from prunekit.errors import DataError
-from prunekit.tasks.source import DataSpec, open_splits
+from prunekit.tasks.data.source import DataSpec, open_splits
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HUB = {"hub": "nyu-mll/glue", "config": "sst2", "revision": COMMIT}
@@ -181,7 +181,7 @@ def test_a_data_set_that_cannot_be_had_names_id_cache_and_alternatives(monkeypat
 
 def test_offline_mode_fails_at_once_with_that_message_and_nothing_else(tmp_path):
     program = (
-        "from prunekit.tasks.source import DataSpec, open_splits\n"
+        "from prunekit.tasks.data.source import DataSpec, open_splits\n"
         "from prunekit.errors import DataError\n"
         "try:\n"
         f"    open_splits(DataSpec(hub='nyu-mll/glue', revision='{COMMIT}'), 'mine')\n"

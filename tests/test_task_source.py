@@ -15,7 +15,7 @@ from own_calls import REVIEWS, write_csv, write_lines
 from pydantic import ValidationError
 
 from prunekit.errors import DataError
-from prunekit.tasks.source import DataSpec, open_splits
+from prunekit.tasks.data.source import DataSpec, open_splits
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ROWS = [{"text": text, "label": label} for text, label in REVIEWS]
@@ -29,7 +29,7 @@ def test_reading_files_leaves_nothing_in_the_cache_of_datasets(tmp_path):
     write_csv(tmp_path / "a.csv", REVIEWS)
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "b.parquet")
     program = (
-        "from prunekit.tasks.source import DataSpec, open_splits\n"
+        "from prunekit.tasks.data.source import DataSpec, open_splits\n"
         "rows = open_splits(DataSpec(train='a.csv', test='b.parquet'), 'mine')\n"
         "print(sum(len(r.values('text')) for r in rows.values()))"
     )

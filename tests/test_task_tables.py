@@ -11,7 +11,7 @@ import pytest
 from own_calls import REVIEWS, write_csv, write_lines
 
 from prunekit.errors import DataError
-from prunekit.tasks.tables import read_table
+from prunekit.tasks.data.tables import read_table
 
 ROWS = [{"text": text, "label": label} for text, label in REVIEWS]
 

@@ -17,13 +17,13 @@ def prunekit_register_tasks() -> list[type[Task]]:
     from prunekit.tasks.fashion import FashionMNIST
     from prunekit.tasks.g2p import G2P
     from prunekit.tasks.gloss import GlossTask
-    from prunekit.tasks.mixture import Mixture
+    from prunekit.tasks.mixture.task import Mixture
     from prunekit.tasks.named import named_tasks
-    from prunekit.tasks.own_classification import TextClassification
-    from prunekit.tasks.own_images import ImageClassification
-    from prunekit.tasks.own_label_words import Text2TextClassification
-    from prunekit.tasks.own_question_answering import QuestionAnswering
-    from prunekit.tasks.own_text2text import Text2Text
+    from prunekit.tasks.own.classification import TextClassification
+    from prunekit.tasks.own.images import ImageClassification
+    from prunekit.tasks.own.label_words import Text2TextClassification
+    from prunekit.tasks.own.question_answering import QuestionAnswering
+    from prunekit.tasks.own.text2text import Text2Text
 
     return [
         G2P,

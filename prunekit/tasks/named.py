@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from prunekit.errors import PluginError
 from prunekit.suggest import did_you_mean
 from prunekit.tasks.base import Task
-from prunekit.tasks.own_classification import TextClassification
-from prunekit.tasks.own_images import ImageClassification
-from prunekit.tasks.own_label_words import Text2TextClassification
-from prunekit.tasks.own_question_answering import QuestionAnswering
-from prunekit.tasks.own_text2text import Text2Text
+from prunekit.tasks.own.classification import TextClassification
+from prunekit.tasks.own.images import ImageClassification
+from prunekit.tasks.own.label_words import Text2TextClassification
+from prunekit.tasks.own.question_answering import QuestionAnswering
+from prunekit.tasks.own.text2text import Text2Text
 
 FOLDER = Path(__file__).parent / "named"
 FAMILIES: dict[str, type[Task]] = {

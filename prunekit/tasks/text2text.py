@@ -15,7 +15,7 @@ from prunekit.errors import DataError
 from prunekit.progress import Progress
 from prunekit.tasks.answering import answers_in_batches, check_split, scores
 from prunekit.tasks.base import Metric, Split
-from prunekit.tasks.lazy import LazyExamples, LazyTexts, Made
+from prunekit.tasks.data.lazy import LazyExamples, LazyTexts, Made
 from prunekit.tasks.truncation import Teller
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from prunekit.errors import DataError
 from prunekit.tasks.base import Split
 from prunekit.tasks.classification import ClassificationTask
-from prunekit.tasks.lazy import LazyExamples, LazyTexts, Made
+from prunekit.tasks.data.lazy import LazyExamples, LazyTexts, Made
 from prunekit.tasks.truncation import Teller
 
 if TYPE_CHECKING:

@@ -25,10 +25,10 @@ from pydantic import (
 
 from prunekit.errors import DataError
 from prunekit.tasks.base import Split
-from prunekit.tasks.hub import dataset_table, hub_tables, is_dataset
-from prunekit.tasks.rows import Rows
-from prunekit.tasks.stored import stored_table
-from prunekit.tasks.tables import READERS, Table, read_table, table_of
+from prunekit.tasks.data.hub import dataset_table, hub_tables, is_dataset
+from prunekit.tasks.data.rows import Rows
+from prunekit.tasks.data.stored import stored_table
+from prunekit.tasks.data.tables import READERS, Table, read_table, table_of
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "calibration")
 HELD_OUT = 0.1
@@ -219,7 +219,7 @@ def _read(task: str, split: Split, spec: DataSpec, folders: bool) -> list[Table]
 
 def _table(path: Path, spec: DataSpec, folders: bool) -> Table:
     if folders and path.is_dir():
-        from prunekit.tasks.image_folder import read_image_folder
+        from prunekit.tasks.data.image_folder import read_image_folder
 
         return read_image_folder(path)
     return stored_table(path) if spec.streaming else read_table(path)

@@ -17,15 +17,15 @@ from prunekit.errors import DataError
 from prunekit.tasks.answering import check_metric
 from prunekit.tasks.augmentation import training_view
 from prunekit.tasks.base import Split
+from prunekit.tasks.data.image_folder import IMAGE, LABEL
+from prunekit.tasks.data.overlap import Overlap
+from prunekit.tasks.data.rows import Rows
+from prunekit.tasks.data.source import fingerprint_of, open_splits
 from prunekit.tasks.image_decoding import decoded
-from prunekit.tasks.image_folder import IMAGE, LABEL
 from prunekit.tasks.image_transform import Settings
 from prunekit.tasks.images import ImageClassificationTask
-from prunekit.tasks.overlap import Overlap
-from prunekit.tasks.own import OwnConfig, class_metrics, find_metrics
-from prunekit.tasks.own_labels import OwnLabels
-from prunekit.tasks.rows import Rows
-from prunekit.tasks.source import fingerprint_of, open_splits
+from prunekit.tasks.own.config import OwnConfig, class_metrics, find_metrics
+from prunekit.tasks.own.labels import OwnLabels
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

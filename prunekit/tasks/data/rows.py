@@ -9,8 +9,8 @@ from itertools import accumulate
 from typing import Any
 
 from prunekit.errors import DataError
-from prunekit.tasks.lazy import CHUNK
-from prunekit.tasks.tables import Table
+from prunekit.tasks.data.lazy import CHUNK
+from prunekit.tasks.data.tables import Table
 
 
 class Rows:

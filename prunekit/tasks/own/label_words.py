@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from prunekit.errors import DataError
 from prunekit.suggest import did_you_mean
 from prunekit.tasks.base import Metric, MetricValue
+from prunekit.tasks.data.rows import Rows
 from prunekit.tasks.label_map import LabelMap, label_map, name_of
 from prunekit.tasks.metrics import F1
 from prunekit.tasks.metrics.estimates import mean
-from prunekit.tasks.own import class_metrics
-from prunekit.tasks.own_text2text import OwnText2TextConfig, OwnText2TextTask
-from prunekit.tasks.rows import Rows
+from prunekit.tasks.own.config import class_metrics
+from prunekit.tasks.own.text2text import OwnText2TextConfig, OwnText2TextTask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -11,12 +11,12 @@ from pydantic import BaseModel, Field, field_validator
 
 from prunekit.tasks.answering import check_metric
 from prunekit.tasks.base import Metric, Split
-from prunekit.tasks.lazy import LazyTexts
-from prunekit.tasks.overlap import Overlap
-from prunekit.tasks.own import OwnConfig, find_metrics
-from prunekit.tasks.rows import Rows
-from prunekit.tasks.source import fingerprint_of, open_splits
-from prunekit.tasks.templates import Template
+from prunekit.tasks.data.lazy import LazyTexts
+from prunekit.tasks.data.overlap import Overlap
+from prunekit.tasks.data.rows import Rows
+from prunekit.tasks.data.source import fingerprint_of, open_splits
+from prunekit.tasks.own.config import OwnConfig, find_metrics
+from prunekit.tasks.own.templates import Template
 from prunekit.tasks.text2text import Text2TextTask, TextPair
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from prunekit.errors import DataError, PrunekitError
 from prunekit.plugins import get_registry
 from prunekit.tasks.answering import check_split
 from prunekit.tasks.base import Split, Task
-from prunekit.tasks.mixing import Mixed, MixedExamples, joined
-from prunekit.tasks.mixture_faults import entry_faults
+from prunekit.tasks.mixture.faults import entry_faults
+from prunekit.tasks.mixture.mixing import Mixed, MixedExamples, joined
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

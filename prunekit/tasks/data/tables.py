@@ -10,7 +10,7 @@ from typing import Any, overload
 
 from prunekit.errors import DataError
 from prunekit.suggest import did_you_mean
-from prunekit.tasks.lines import LINE_READERS, Line
+from prunekit.tasks.data.lines import LINE_READERS, Line
 
 LOOKED_AT = 1000
 """Rows in which the names inside of a column's objects are looked for: the first ones may be empty."""

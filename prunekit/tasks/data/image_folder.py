@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prunekit.errors import DataError
-from prunekit.tasks.tables import Table
+from prunekit.tasks.data.tables import Table
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """How the names of image files end, in small or capital letters."""

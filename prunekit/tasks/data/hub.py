@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from prunekit.errors import DataError
 from prunekit.tasks.base import Split
-from prunekit.tasks.tables import DiskColumn, Table, class_names
+from prunekit.tasks.data.tables import DiskColumn, Table, class_names
 
 SAME_NAMES: tuple[Split, ...] = ("train", "validation", "test", "calibration")
 COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from prunekit.errors import DataError
 from prunekit.plugins import get_registry
 from prunekit.tasks.base import Metric
+from prunekit.tasks.data.source import DataSpec
 from prunekit.tasks.metrics.labels import for_classes
-from prunekit.tasks.source import DataSpec
 
 
 class OwnConfig(BaseModel):

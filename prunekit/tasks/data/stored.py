@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from prunekit.errors import DataError
-from prunekit.tasks.lines import LINE_READERS
-from prunekit.tasks.tables import DiskColumn, Table, check_file, classes_in, no_rows, parquet_file
+from prunekit.tasks.data.lines import LINE_READERS
+from prunekit.tasks.data.tables import DiskColumn, Table, check_file, classes_in, no_rows, parquet_file
 
 BLOCK = 256
 """Rows that are turned at once."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from prunekit.errors import DataError
 from prunekit.suggest import did_you_mean
 from prunekit.tasks.base import Split
+from prunekit.tasks.data.rows import Rows
 from prunekit.tasks.label_map import LabelMap, in_order, label_map, model_names, name_of, names_beside
-from prunekit.tasks.rows import Rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from string import Formatter
 
-from prunekit.tasks.rows import Rows
+from prunekit.tasks.data.rows import Rows
 
 
 class Template:

@@ -10,12 +10,12 @@ from pydantic import BaseModel, Field, model_validator
 from prunekit.errors import DataError
 from prunekit.tasks.answering import check_metric
 from prunekit.tasks.base import Metric, Split
+from prunekit.tasks.data.overlap import Overlap
+from prunekit.tasks.data.rows import Rows
+from prunekit.tasks.data.source import fingerprint_of, open_splits
 from prunekit.tasks.metrics.answers import normalized_words
-from prunekit.tasks.overlap import Overlap
-from prunekit.tasks.own import OwnConfig, find_metrics
+from prunekit.tasks.own.config import OwnConfig, find_metrics
 from prunekit.tasks.question_answering import QuestionAnsweringTask
-from prunekit.tasks.rows import Rows
-from prunekit.tasks.source import fingerprint_of, open_splits
 from prunekit.tasks.windows import CHUNK, Question
 
 if TYPE_CHECKING:

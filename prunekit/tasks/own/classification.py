@@ -13,12 +13,12 @@ from torch import Tensor
 from prunekit.errors import DataError
 from prunekit.tasks.answering import check_metric
 from prunekit.tasks.base import Split
-from prunekit.tasks.lazy import LazyTexts
-from prunekit.tasks.overlap import Overlap
-from prunekit.tasks.own import OwnConfig, class_metrics, find_metrics
-from prunekit.tasks.own_labels import OwnLabels
-from prunekit.tasks.rows import Rows
-from prunekit.tasks.source import fingerprint_of, open_splits
+from prunekit.tasks.data.lazy import LazyTexts
+from prunekit.tasks.data.overlap import Overlap
+from prunekit.tasks.data.rows import Rows
+from prunekit.tasks.data.source import fingerprint_of, open_splits
+from prunekit.tasks.own.config import OwnConfig, class_metrics, find_metrics
+from prunekit.tasks.own.labels import OwnLabels
 from prunekit.tasks.text_classification import LabelledText, TextClassificationTask, TokenizedText
 
 if TYPE_CHECKING:

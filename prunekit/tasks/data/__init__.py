@@ -1,0 +1,1 @@
+"""Where rows come from: files, folders, memory or the hub, read at once or streamed."""

@@ -1,0 +1,1 @@
+"""Several text-to-text tasks as one."""
