@@ -18,6 +18,17 @@ def adapters():
 
 
 @pytest.fixture
+def one_thread():
+    """Torch on one thread while the test runs: the same results anywhere, and tiny models are quicker."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def exact_norm(monkeypatch):
     """T5's norm in the model's own precision.
 

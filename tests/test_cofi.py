@@ -21,17 +21,11 @@ from prunekit.recipe import BudgetSpec, TrainSpec
 from prunekit.testing.tiny import tiny_model
 from prunekit.training.loop import Trainer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MODELS = ("t5", "t5-gated", "t5-narrow", "bart", "bert", "vit", "deit")
 # Settles within the default tolerance.
 SETTLED = {"max_steps": 400, "batch_size": 8, "mask_learning_rate": 0.1, "eval_every": 100}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Trained(Labelled):

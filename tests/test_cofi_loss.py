@@ -17,17 +17,11 @@ from prunekit.pruning.plan import PruningPlan
 from prunekit.testing.tiny import tiny_inputs, tiny_model
 from prunekit.training.layers import LayerMatching
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ALL = ("t5", "t5-deep", "bart", "bert", "bert-tagger", "vit")
 EVERY = pytest.mark.parametrize("name", ALL)
 PADDED = pytest.mark.parametrize("name", ["t5", "bart", "bert", "bert-tagger"])
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def model_of(name):

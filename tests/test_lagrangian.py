@@ -7,14 +7,7 @@ from prunekit.training.expected_size import ExpectedSize, SublayerCost
 from prunekit.training.l0 import L0Masks
 from prunekit.training.lagrangian import Lagrangian
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    # Thousands of tiny operations: on a busy machine, waiting for a second thread costs more than the work.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def t5_base(*, stacks=("encoder", "decoder"), sublayer_masks=True):

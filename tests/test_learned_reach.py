@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-import torch
 from learned_calls import ALL_KINDS, COFI_KINDS, goal_of, pursued
 from nash_calls import target_of
 
@@ -16,15 +15,9 @@ from prunekit.learned.pursuit import Pursuit
 from prunekit.recipe import TrainSpec
 from prunekit.training import l0
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 UNITS = ("head", "neuron")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def check(target, goals, *, examples=32, config=None, **train):

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from l0_calls import seeded
 from learned_calls import ALL_KINDS, COFI_KINDS, goal_of, masks_of, realised
 from nash_calls import target_of
@@ -14,20 +13,14 @@ from nash_calls import target_of
 from prunekit.learned.goal import Goal, labelled
 from prunekit.testing.tiny import TINY_MODELS
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MASK_SETS = {
     "hidden and units": ("hidden", "head", "neuron"),
     "cofi": COFI_KINDS,
     "all": ALL_KINDS,
     "blocks": ("block",),
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("kinds", MASK_SETS.values(), ids=MASK_SETS)

@@ -15,16 +15,10 @@ from prunekit.pruning.budget import keep_by_score
 from prunekit.pruning.plan import PruningPlan
 from prunekit.training.l0 import CLOSING_LOGIT, MAX_LOGIT, MIN_LOGIT
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 UNITS = ("head", "neuron")
 SHUT = CLOSING_LOGIT - 0.5
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def snapped(target, goal, masks, final="binary"):

@@ -21,15 +21,9 @@ from prunekit.recipe import TrainSpec
 from prunekit.training import checkpoints
 from prunekit.training.loop import Trainer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 UNITS = ("head", "neuron")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def stage(target, folder, goals, *, loss=None, extra=None, train=QUICK, seed=0, **keys):

@@ -13,15 +13,9 @@ from prunekit.errors import TrainingError
 from prunekit.training.batches import bucketed_batches, total_steps
 from prunekit.training.loop import Assessment, ParameterGroup, task_loss, use_bf16
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LENGTHS = [int(n) for n in torch.randint(3, 40, (137,), generator=torch.Generator().manual_seed(0))]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # Order of the data

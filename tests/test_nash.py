@@ -21,16 +21,10 @@ from prunekit.pruning.target import PrunableModel
 from prunekit.pruning.verify import verify
 from prunekit.training import checkpoints, l0
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BOTH = pytest.mark.parametrize("name", ["t5", "bart"])
 ENCODER_GROUPS = {f"encoder.{i}.{part}" for i in range(3) for part in ("self_attn.heads", "ffn.neurons")}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # The plan

@@ -18,18 +18,12 @@ from prunekit.pruning.verify import verify
 from prunekit.training import checkpoints
 from prunekit.training.distill import record_block_outputs
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BOTH = pytest.mark.parametrize("name", ["t5", "bart"])
 AUTO = pytest.mark.parametrize("selection", ["auto", "auto-blocks"])
 UNITS = {f"encoder.{i}.{part}" for i in range(3) for part in ("self_attn.heads", "ffn.neurons")}
 SUBLAYERS = {"decoder.self_attn", "decoder.cross_attn", "decoder.ffn"}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def decoder_sparsity(target, plan):

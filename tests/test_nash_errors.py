@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-import torch
 from nash_calls import rows_of, run_nash, target_of
 from transformers import T5EncoderModel
 
@@ -13,13 +12,7 @@ from prunekit.errors import BudgetError, TrainingError, UnsupportedModelError
 from prunekit.pruning.layers import select_layers
 from prunekit.testing.tiny import tiny_model
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def refused(error, folder, model="t5", **options):

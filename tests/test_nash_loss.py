@@ -18,15 +18,9 @@ from toy_task import copy_task
 from prunekit.pruning.layers import select_layers
 from prunekit.pruning.plan import PruningPlan
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BOTH = pytest.mark.parametrize("name", ["t5", "bart"])
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def batch_with_padding():

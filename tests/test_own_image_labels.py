@@ -24,13 +24,7 @@ from prunekit.errors import DataError
 from prunekit.models import load_model
 from prunekit.tasks.own.images import ImageClassificationConfig
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
 import transformers
 from cli_calls import call_main
 from own_image_calls import (
@@ -18,13 +17,7 @@ from prunekit.image_processor import ImageProcessor, takes_images
 from prunekit.models import load_model
 from prunekit.plugins import get_registry
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Image processors

@@ -27,13 +27,7 @@ from prunekit.errors import DataError
 from prunekit.image_processor import ImageProcessor
 from prunekit.tasks.image_transform import RESAMPLING
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

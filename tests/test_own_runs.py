@@ -21,6 +21,8 @@ from prunekit.recipe import load_recipe
 from prunekit.tasks.data.source import DataSpec
 from prunekit.testing.tiny import tiny_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PAGE = Path(__file__).parents[1] / "docs" / "tasks.md"
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
 RECIPE = BLOCKS[0]
@@ -31,14 +33,6 @@ SHORT = ["task.max_length=32", *QUICK]
 
 def settings(*keys):
     return [argument for key in keys for argument in ("--set", key)]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from prunekit.plugins import get_registry
 from prunekit.recipe import Recipe
 from prunekit.tasks.base import make_task
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 WORDS = "abcdefgh"
 QUICK_MASKS = {"sparsity_tolerance": 0.9, "validation_limit": 4}
 METHODS = {
@@ -27,14 +29,6 @@ METHODS = {
     "magnitude": {"method": "magnitude"},
     "cofi": {"method": "cofi", **QUICK_MASKS},
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def questions(count):

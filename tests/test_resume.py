@@ -14,16 +14,10 @@ from torch import nn
 from prunekit.errors import CheckpointError
 from prunekit.training.loop import Assessment, ParameterGroup
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # Six updates an epoch (two batches each, one left over), a checkpoint every third.
 SETTINGS = spec(epochs=4, batch_size=3, gradient_accumulation=2, checkpoint_every=3)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Stopped(Exception):

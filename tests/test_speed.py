@@ -23,6 +23,8 @@ from prunekit.errors import PrunekitError, UnsupportedModelError
 from prunekit.measure.speed import as_pair, measure_speed, random_inputs
 from prunekit.recipe import SpeedSpec
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = {"vocab_size": 50, "max_position_embeddings": 24}
 LAYERS = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 STACK = {"layers": 2, "attention_heads": 2, "ffn_dim": 32}
@@ -37,14 +39,6 @@ TINY = {
     "bert": (BertForSequenceClassification, BERT),
     "vit": (ViTForImageClassification, VIT),
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tiny(name):

@@ -22,16 +22,10 @@ from prunekit.progress import Progress
 from prunekit.recipe import Recipe
 from prunekit.teacher import dense_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TEACHER = {"train": {"max_steps": 6, "batch_size": 8, "checkpoint_every": 2}}
 NO_RECOVERY = {"epochs": 0}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def recipe(folder, **keys):

@@ -11,7 +11,7 @@ from prunekit.progress import Progress
 from prunekit.tasks.base import Metric, Split
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def check_split(task: str, split: Split, splits: Sequence[Split]) -> None:
@@ -128,3 +128,16 @@ def _evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def check_vocabulary(task: str, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+    """Refuse a model whose vocabulary is smaller than the tokenizer's.
+
+    Raises:
+        DataError: if so.
+    """
+    if len(tokenizer) > model.config.vocab_size:
+        raise DataError(
+            f"Task {task}: the tokenizer has {len(tokenizer)} tokens, but the model's vocabulary only "
+            f"{model.config.vocab_size}. Use the model's tokenizer, or raise vocab_size."
+        )

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from prunekit.errors import DataError
 from prunekit.progress import Progress
-from prunekit.tasks.answering import answers_in_batches, check_split, scores
+from prunekit.tasks.answering import answers_in_batches, check_split, check_vocabulary, scores
 from prunekit.tasks.base import Metric, Split
 from prunekit.tasks.windows import (
     CHUNK,
@@ -228,12 +228,7 @@ class QuestionAnsweringTask(ABC):
                 f"{self.auto_class} that was trained on such questions, or train one with `prunekit "
                 "finetune`."
             )
-        vocabulary = model.config.vocab_size
-        if len(self.tokenizer) > vocabulary:
-            raise DataError(
-                f"Task {self.name}: the tokenizer has {len(self.tokenizer)} tokens, but the model's "
-                f"vocabulary only {vocabulary}. Use the model's tokenizer, or raise vocab_size."
-            )
+        check_vocabulary(self.name, self.tokenizer, model)
         positions = getattr(model.config, "max_position_embeddings", None)
         if positions is not None and self.cutter.max_length > positions:
             raise DataError(

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from prunekit.errors import DataError
 from prunekit.progress import Progress
-from prunekit.tasks.answering import answers_in_batches, check_split, scores
+from prunekit.tasks.answering import answers_in_batches, check_split, check_vocabulary, scores
 from prunekit.tasks.base import Metric, Split
 from prunekit.tasks.data.lazy import LazyExamples, LazyTexts, Made
 from prunekit.tasks.truncation import Teller
@@ -253,11 +253,7 @@ class Text2TextTask(ABC):
         Raises:
             DataError: if so.
         """
-        if len(self.tokenizer) > model.config.vocab_size:
-            raise DataError(
-                f"Task {self.name}: the tokenizer has {len(self.tokenizer)} tokens, but the model's "
-                f"vocabulary only {model.config.vocab_size}. Use the model's tokenizer, or raise vocab_size."
-            )
+        check_vocabulary(self.name, self.tokenizer, model)
         positions = getattr(model.config, "max_position_embeddings", None)
         for key in ("max_source_length", "max_target_length"):
             allowed = getattr(self, key)

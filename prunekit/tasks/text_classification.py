@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from prunekit.errors import DataError
+from prunekit.tasks.answering import check_vocabulary
 from prunekit.tasks.base import Split
 from prunekit.tasks.classification import ClassificationTask
 from prunekit.tasks.data.lazy import LazyExamples, LazyTexts, Made
@@ -153,12 +154,7 @@ class TextClassificationTask(ClassificationTask[TokenizedText]):
             DataError: if so.
         """
         super().check_model(model)
-        vocabulary = model.config.vocab_size
-        if len(self.tokenizer) > vocabulary:
-            raise DataError(
-                f"Task {self.name}: the tokenizer has {len(self.tokenizer)} tokens, but the model's "
-                f"vocabulary only {vocabulary}. Use the model's tokenizer, or raise vocab_size."
-            )
+        check_vocabulary(self.name, self.tokenizer, model)
         positions = getattr(model.config, "max_position_embeddings", None)
         if positions is not None and self.max_length > positions:
             raise DataError(
