@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from prunekit.errors import CheckpointError, UnsupportedModelError
-from prunekit.models import load_model, model_class, quiet_loading, resolve
+from prunekit.models import load_model, model_class, not_loaded, quiet_loading, resolve
 from prunekit.pruning.auto import choices
 from prunekit.tasks.base import Task
 from prunekit.tasks.label_map import in_order, model_names
@@ -60,9 +60,10 @@ def load_to_train(name: str, task: Task, *, seed: int) -> PreTrainedModel:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(resolve(name))
+        with quiet_loading():
+            config = AutoConfig.from_pretrained(resolve(name))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{name} cannot be loaded: {error}") from error
+        raise not_loaded(name, error) from error
     heads = choices(task.auto_class, type(config))
     if not heads:
         raise UnsupportedModelError(
@@ -118,7 +119,7 @@ def _with_new_head(name: str, head: Any, config: Any, wanted: dict[str, Any], se
                 output_loading_info=True,
             )
     except (OSError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{name} cannot be loaded: {error}") from error
+        raise not_loaded(name, error) from error
     new = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
     # A pooler stands below some heads, and checkpoints of other heads do not have it.
     body = [key for key in new if key.startswith(f"{head.base_model_prefix}.") and ".pooler." not in key]

@@ -80,9 +80,10 @@ def model_fingerprint(name: str) -> str:
                 found.update(hashlib.file_digest(file, "sha256").digest())
         return found.hexdigest()
     try:
-        return str(AutoConfig.from_pretrained(source)._commit_hash)
+        with quiet_loading():
+            return str(AutoConfig.from_pretrained(source)._commit_hash)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{name} cannot be loaded: {error}") from error
+        raise not_loaded(name, error) from error
 
 
 def load_model(name: str) -> PreTrainedModel:
@@ -100,13 +101,28 @@ def load_model(name: str) -> PreTrainedModel:
 
     source = resolve(name)
     try:
-        found = model_class(AutoConfig.from_pretrained(source))
         with quiet_loading():
+            found = model_class(AutoConfig.from_pretrained(source))
             # Other weight files are pickles, which run code when read.
             model = found.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
     except (OSError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{name} cannot be loaded: {error}") from error
+        raise not_loaded(name, error) from error
     return model.eval()
+
+
+def not_loaded(name: str, error: Exception) -> CheckpointError:
+    """The error for a model that cannot be loaded; of one that is not here, what to do without a network."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    if Path(resolve(name)).exists():
+        return CheckpointError(f"{name} cannot be loaded: {error}")
+    first = str(error).partition("\n")[0]
+    return CheckpointError(
+        f"{name} cannot be had: it is no folder here, and neither the hub nor its cache {HF_HUB_CACHE} gave "
+        f"it ({type(error).__name__}: {first}). Without a network here, run this once where there is one and "
+        "copy that cache (HF_HOME says where such folders are looked for), or copy the model's own folder "
+        "and name that."
+    )
 
 
 def model_class(config: Any) -> Any:
@@ -143,14 +159,17 @@ def save_model(model: PreTrainedModel, processor: Any, folder: Path) -> None:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Silence transformers' own bars for reading and writing files; prunekit draws its own."""
+    """Silence the libraries' bars for files, and the hub's complaints; prunekit draws and tells its own."""
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
-    were_on = logging.is_progress_bar_enabled()
+    were_on, level = logging.is_progress_bar_enabled(), hub_logging.get_verbosity()
     logging.disable_progress_bar()
+    hub_logging.set_verbosity_error()
     try:
         yield
     finally:
+        hub_logging.set_verbosity(level)
         if were_on:
             logging.enable_progress_bar()
 
@@ -167,8 +186,11 @@ def load_processor(name: str) -> Any:
     has_processor = any((Path(name) / file).is_file() for file in PROCESSOR_FILES)
     source = name if has_processor else resolve(name)
     try:
-        return (ImageProcessor if takes_images(source) else AutoTokenizer).from_pretrained(source)
+        with quiet_loading():
+            return (ImageProcessor if takes_images(source) else AutoTokenizer).from_pretrained(source)
     except (OSError, ValueError) as error:
+        if not Path(source).is_dir():
+            raise not_loaded(name, error) from error
         raise CheckpointError(
             f"{name}: no tokenizer or image processor beside the model ({error})."
         ) from error

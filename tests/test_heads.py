@@ -6,6 +6,7 @@ import logging
 
 import pytest
 import torch
+from huggingface_hub import constants
 from own_calls import classification, text2text, tiny_bert, word_tokenizer, write_csv
 from safetensors.torch import load_file, save_file
 from toy_task import copy_task, letter_tokenizer
@@ -13,7 +14,7 @@ from transformers import BertForMaskedLM, BertForSequenceClassification, BertMod
 
 from prunekit.errors import CheckpointError, DataError, UnsupportedModelError
 from prunekit.heads import check_head, load_to_train
-from prunekit.models import load_model, save_model
+from prunekit.models import load_model, load_processor, model_fingerprint, save_model
 from prunekit.testing.tiny import tiny_model
 
 ROWS = [("a good b", "good"), ("c bad d", "bad"), ("fair", "fair")] * 10
@@ -127,3 +128,17 @@ def test_an_encoder_decoder_keeps_its_head(tmp_path):
 def test_a_model_that_does_not_exist_is_told_by_name(task, tmp_path):
     with pytest.raises(CheckpointError, match="no such folder"):
         load_to_train(str(tmp_path / "nothing"), task, seed=0)
+
+
+def test_a_model_of_the_hub_that_is_not_in_the_cache_tells_what_to_do_without_a_network(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for load in (load_model, load_processor, model_fingerprint):
+        with pytest.raises(CheckpointError) as caught:
+            load("nobody/nothing")
+        text = str(caught.value)
+        assert text.startswith(
+            "nobody/nothing cannot be had: it is no folder here, and neither the hub nor its"
+        )
+        assert constants.HF_HUB_CACHE in text
+        assert "run this once where there is one and copy that cache (HF_HOME says where" in text
+        assert text.endswith("or copy the model's own folder and name that.")
