@@ -13,7 +13,7 @@ from prunekit.progress import Progress
 from prunekit.recipe import NewModel, Recipe, TeacherSpec, TrainSpec, dump_recipe
 from prunekit.runfolder import RunFolder
 from prunekit.tasks.answering import check_split
-from prunekit.tasks.base import Task, make_task
+from prunekit.tasks.base import Task, make_task, settled
 from prunekit.training.loop import Assessment, FitResult, Trainer, task_loss
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def finetune(
     Raises:
         PrunekitError: if model, task or folder cannot be used, or training fails.
     """
+    recipe = recipe.model_copy(update={"task": settled(recipe.task, registry)})
     run = RunFolder(out, dump_recipe(recipe))
     processor = load_processor(recipe.model.processor if isinstance(recipe.model, NewModel) else recipe.model)
     task = make_task(recipe.task, processor, registry)

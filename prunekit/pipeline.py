@@ -39,7 +39,7 @@ from prunekit.recipe import (
 from prunekit.reports.run import render_markdown
 from prunekit.runfolder import RunFolder, sha256
 from prunekit.tasks.answering import check_split
-from prunekit.tasks.base import Task, make_task
+from prunekit.tasks.base import Task, make_task, settled
 from prunekit.teacher import dense_model
 from prunekit.training.batches import total_steps
 from prunekit.training.loop import Trainer
@@ -71,6 +71,7 @@ def run(
         PrunekitError: with one message that says what to change; earlier results in ``out`` stay.
     """
     progress = progress or Progress(quiet=True)
+    recipe = recipe.model_copy(update={"task": settled(recipe.task, registry)})
     method = resolve_method(recipe, label, registry)
     dense = dense_model(recipe, out.parent / TEACHERS, registry=registry, progress=progress)
     job = _Job(recipe, method, dense, out, registry, progress)

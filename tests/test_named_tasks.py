@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from prunekit.errors import PluginError, RecipeError
 from prunekit.plugins import get_registry
-from prunekit.recipe import load_recipe
+from prunekit.recipe import TaskSpec, load_recipe
 from prunekit.tasks import named
+from prunekit.tasks.base import settled
 from prunekit.tasks.named import FAMILIES, NamedTask, named_files
 
 NAMES = [
@@ -186,3 +187,18 @@ def test_without_data_in_the_recipe_it_asks_the_hub_for_the_files_commit(monkeyp
         "validation": 1,
         "test": 7,
     }
+
+
+def test_what_a_name_stands_for_is_written_out_into_a_runs_recipe():
+    spec = settled(TaskSpec(name="stsb-text", prompt="released"), get_registry())
+    assert spec.options["numbers"] == {"step": 0.1}
+    assert spec.options["data"]["revision"] == TASKS["stsb-text"].about.keys["data"]["revision"]
+    assert settled(spec, get_registry()) == spec
+
+
+def test_so_are_the_tasks_of_a_mixture():
+    spec = settled(TaskSpec(name="mixture", tasks={"samsum": {}, "mine": {"name": "xsum"}}), get_registry())
+    entries = spec.options["tasks"]
+    assert {label: entry["name"] for label, entry in entries.items()} == {"samsum": "samsum", "mine": "xsum"}
+    assert entries["mine"]["source"] == TASKS["xsum"].about.resolved()["source"]
+    assert settled(spec, get_registry()) == spec

@@ -145,21 +145,35 @@ class Task(Protocol):
         ...
 
 
+def settled(spec: TaskSpec, registry: Registry) -> TaskSpec:
+    """The same task with every key written out: those that a named task's file sets, and defaults.
+
+    Raises:
+        DataError: if no such task is installed, or its keys are wrong.
+    """
+    config = _configured(spec, registry)
+    return spec.model_validate({"name": spec.name, **config.model_dump(mode="json")})
+
+
 def make_task(spec: TaskSpec, processor: Any, registry: Registry) -> Task:
     """The task that a recipe names, with its own settings checked.
 
     Raises:
         DataError: if no such task is installed, its keys are wrong, or its data or processor does not fit.
     """
+    config = _configured(spec, registry)
+    return registry.tasks[spec.name](config, processor)
+
+
+def _configured(spec: TaskSpec, registry: Registry) -> BaseModel:
     if spec.name not in registry.tasks:
         raise DataError(f"{registry.explain_missing('tasks', spec.name)}.")
     task_class = registry.tasks[spec.name]
     try:
-        config = task_class.Config.model_validate(spec.options)
+        return task_class.Config.model_validate(spec.options)
     except ValidationError as error:
         # A recipe's faults have been told before, with their lines: this task was asked for by name alone.
         faults = faults_of(error, spec.options, task_class.Config, at=("task",), owner=spec.name)
         raise DataError(
             f"{render_faults(f'task {spec.name}', faults)}\nPut the task with these keys into a recipe."
         ) from error
-    return task_class(config, processor)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
 from torch import Tensor
 
 from prunekit.errors import DataError, PrunekitError
@@ -51,6 +51,15 @@ class MixtureConfig(BaseModel):
         if faults:
             raise ValidationError.from_exception_data(cls.__name__, faults)
         return entries
+
+    @field_serializer("tasks")
+    def _settled(self, entries: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Each task with every key written out, as a recipe's own task is."""
+        found = {}
+        for label, entry in entries.items():
+            name, config = _configured(label, entry)
+            found[label] = {"name": name, **config.model_dump(mode="json")}
+        return found
 
 
 class Mixture:
@@ -210,12 +219,18 @@ class Mixture:
 
 
 def _made(label: str, entry: Mapping[str, Any], processor: PreTrainedTokenizerBase) -> Task:
-    options = {key: value for key, value in entry.items() if key != "name"}
-    task_class: type[Task] = get_registry().find("tasks", entry.get("name") or label)
+    name, config = _configured(label, entry)
     try:
-        return task_class(task_class.Config.model_validate(options), processor)
+        return get_registry().tasks[name](config, processor)
     except PrunekitError as error:
         raise DataError(f"Task mixture: task.tasks.{label}: {error}") from error
+
+
+def _configured(label: str, entry: Mapping[str, Any]) -> tuple[str, BaseModel]:
+    options = {key: value for key, value in entry.items() if key != "name"}
+    name = entry.get("name") or label
+    task_class: type[Task] = get_registry().find("tasks", name)
+    return name, task_class.Config.model_validate(options)
 
 
 def _direction(tasks: Mapping[str, Task]) -> bool:
