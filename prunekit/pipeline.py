@@ -9,30 +9,30 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from prunekit.achieved import achieved, dense_rows, example, macs, structure_rows
+from prunekit.achieved import achieved, macs, structure_rows
+from prunekit.dry_run import dry_run
 from prunekit.errors import PrunekitError
 from prunekit.files import write_text
 from prunekit.finetune import finetune
-from prunekit.heads import check_head, load_to_train
+from prunekit.heads import check_head
+from prunekit.latency.measured import MeasuredStopwatch
+from prunekit.measure.baselines import with_baselines
 from prunekit.measure.environment import environment_record
 from prunekit.measure.speed import as_pair, measure_speed, random_inputs
+from prunekit.measure.sweep import measure_sweep
 from prunekit.models import load_model, load_processor, save_model
 from prunekit.progress import Progress
-from prunekit.pruning import cost
 from prunekit.pruning.auto import auto_class_name
 from prunekit.pruning.plan import PruningPlan
 from prunekit.pruning.target import PrunableModel, find_adapter
 from prunekit.pruning.verify import reload_difference, verify
 from prunekit.recipe import (
-    BudgetSpec,
     EvaluateSpec,
     MethodEntry,
     Recipe,
     ResolvedMethod,
     SpeedSpec,
-    StageSpec,
     TaskSpec,
-    TeacherSpec,
     dump_recipe,
     resolve_method,
 )
@@ -41,7 +41,6 @@ from prunekit.runfolder import RunFolder, sha256
 from prunekit.tasks.answering import check_split
 from prunekit.tasks.base import Task, make_task, settled
 from prunekit.teacher import dense_model
-from prunekit.training.batches import total_steps
 from prunekit.training.loop import Trainer
 from prunekit.training.recover import recover
 
@@ -117,6 +116,10 @@ class _Job:
         started = time.perf_counter()
         target = self.dense.copy()
         target.model.to(self.device)
+        if method.budget.metric == "latency":
+            target.stopwatch = MeasuredStopwatch(
+                self.dense, self._speed_spec(), self.out, device=self.device, progress=self.progress
+            )
         chosen = method.method_class(method.config).plan(target, self.task, method.budget, self.trainer)
         pruned = target.pruned(chosen)
         plan = chosen.model_copy(
@@ -129,6 +132,7 @@ class _Job:
                 "recipe_sha256": self.folder.recipe_sha256,
                 "budget": method.budget.model_dump(),
                 "achieved": {
+                    **chosen.achieved,
                     **achieved(target, chosen, method.budget, self.task),
                     "macs": macs(target, pruned, chosen, method.budget, self.task),
                 },
@@ -180,10 +184,7 @@ class _Job:
     def speed(self) -> dict[str, Any]:
         """Time the dense and the saved model, interleaved, at the recipe's setting."""
         started = time.perf_counter()
-        lengths = self.task.lengths("validation")
-        mean = round(sum(lengths) / len(lengths))
-        spec = self.recipe.speed
-        spec = spec.model_copy(update={"input_tokens": spec.input_tokens or mean})
+        spec = self._speed_spec()
         models = {"dense": self.dense.model.to(self.device), "pruned": self._saved().to(self.device)}
         inputs = random_inputs(models["dense"], spec, spec.seed)
         result = as_pair(measure_speed(models, inputs, spec, progress=self.progress), "dense", "pruned")
@@ -224,10 +225,17 @@ class _Job:
             "stages": stages,
             "recovery_steps": recovered["steps"],
             "auto_class": auto_class_name(saved.model),
-            "warnings": _warnings(self.method, recovered),
+            "warnings": _warnings(self.method, plan, recovered),
             "recipe": self.recipe.model_dump(mode="json"),
             "environment": environment,
         }
+
+    def _speed_spec(self) -> SpeedSpec:
+        spec = self.recipe.speed
+        if spec.input_tokens is not None:
+            return spec
+        lengths = self.task.lengths("validation")
+        return spec.model_copy(update={"input_tokens": round(sum(lengths) / len(lengths))})
 
     def _saved(self) -> Any:
         return load_model(str(self.out / "model"))
@@ -247,59 +255,19 @@ def _single(recipe: Recipe, method: ResolvedMethod) -> Recipe:
     return recipe.model_copy(update={**settled, "methods": {method.label: MethodEntry.model_validate(entry)}})
 
 
-def _warnings(method: ResolvedMethod, recovered: dict[str, Any]) -> list[str]:
+def _warnings(method: ResolvedMethod, plan: PruningPlan, recovered: dict[str, Any]) -> list[str]:
     found = []
+    latency = plan.achieved.get("latency", {"within": True})
+    if not latency["within"]:
+        found.append(
+            f"the plan takes {latency['measured']:.3f} of the dense model's time where {latency['target']:g} "
+            "was asked for: no nearer one was found"
+        )
     if method.is_default:
         found.append(f"the recipe has no label {method.label}: the method ran with its defaults")
     if recovered["reload_max_abs"] > RELOAD_TOLERANCE:
         found.append(f"the saved model differs from the trained one by {recovered['reload_max_abs']:.3g}")
     return found
-
-
-def dry_run(recipe: Recipe, label: str | None, *, registry: Registry) -> dict[str, Any]:
-    """What a run would work on: shapes, parameters, MACs, training steps. Nothing is trained or written."""
-    method = resolve_method(recipe, label, registry)
-    # A teacher that is still to be trained has the shapes of the model that it starts from.
-    name, budget = recipe.teacher if isinstance(recipe.teacher, str) else str(recipe.model), method.budget
-    task = make_task(recipe.task, load_processor(name), registry)
-    teacher = recipe.teacher.train if isinstance(recipe.teacher, TeacherSpec) else None
-    model = load_to_train(name, task, seed=recipe.seed) if teacher else load_model(name)
-    check_head(name, model, task)
-    check_split(task.name, recipe.evaluate.split, task.splits)
-    target = PrunableModel(model, find_adapter(model, registry.adapters))
-    lengths = target.lengths(budget.macs, task)
-    counted = {"dense": cost.count_macs(model, example(model, lengths)), "length": lengths.source}
-    if lengths.target:
-        counted["target_length"] = lengths.target
-    by_params, by_macs = (budget.model_copy(update={"metric": metric}) for metric in ("params", "macs"))
-    return {
-        "model": name,
-        "method": method.method_class.info.name,
-        "label": method.label,
-        "shapes": dense_rows(target, budget.scope),
-        "parameters": {"all": model.num_parameters(), **_to_prune(target, by_params, task, budget.metric)},
-        "macs": {**counted, **_to_prune(target, by_macs, task, budget.metric)},
-        "steps": {
-            **({"teacher": _steps(task, teacher)} if teacher else {}),
-            "train": _steps(task, method.train) if method.method_class.info.trains else 0,
-            "recover": _steps(task, method.recover),
-        },
-    }
-
-
-def _to_prune(target: PrunableModel, budget: BudgetSpec, task: Task, wanted: str) -> dict[str, int]:
-    """Prunable cost in the budget's metric, and what is to go of it if that is the metric ``wanted``."""
-    everything = budget.model_copy(update={"scope": []})
-    total, scoped = (sum(c.prunable for c in target.costs(b, task).values()) for b in (everything, budget))
-    figures = {"prunable": int(total), "in_scope": int(scoped)}
-    if budget.metric == wanted:
-        figures["to_remove"] = round(scoped * budget.sparsity)
-    return figures
-
-
-def _steps(task: Task, spec: StageSpec) -> int:
-    # A task whose model is not trained need not have anything to train on.
-    return 0 if spec.is_empty else total_steps(len(task.examples("train")), spec)
 
 
 def evaluate(
@@ -320,16 +288,36 @@ def evaluate(
     return {"model": model, "task": task.model_dump(), "split": spec.split, **found}
 
 
-def speed(models: Sequence[str], spec: SpeedSpec, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Times of models on one random batch, interleaved; the first is the reference.
+def speed(
+    models: Sequence[str],
+    spec: SpeedSpec,
+    batches: Sequence[int],
+    lengths: Sequence[int | None] = (None,),
+    *,
+    baselines: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Times of models on random batches of every size and length, interleaved; the first is the reference.
+
+    Args:
+        models: names as `load_model` takes them.
+        spec: how to measure.
+        batches: batch sizes.
+        lengths: input tokens; ``None`` as `prunekit.measure.sweep.measure_sweep` takes it.
+        baselines: time the first model also in bf16, compiled and, if it generates, with a static cache.
+        progress: draws a bar.
+
+    Returns:
+        What `prunekit.measure.sweep.measure_sweep` returns.
 
     Raises:
-        PrunekitError: if a name is given twice, or the models cannot be compared.
+        PrunekitError: if a name is given twice or stands for no model.
     """
     if len(set(models)) < len(models):
         raise PrunekitError(f"speed: a model is named twice in {', '.join(models)}; name each once.")
-    loaded = {name: load_model(name).to(_device()) for name in models}
-    return measure_speed(loaded, random_inputs(loaded[models[0]], spec, spec.seed), spec, progress=progress)
+    first, *others = ((name, load_model(name)) for name in models)
+    contestants = dict([first, *(with_baselines(*first, spec).items() if baselines else ()), *others])
+    return measure_sweep(contestants, spec, batches, lengths, progress=progress)
 
 
 def _device() -> torch.device:

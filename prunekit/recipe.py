@@ -64,6 +64,8 @@ __all__ = [
 # The sections that a method's entry may override, with the models of the merged result.
 _OVERRIDABLE: dict[str, type[BaseModel]] = {"budget": BudgetSpec, "train": TrainSpec, "recover": RecoverSpec}
 
+_RIVALS = {"sparsity": "ratio", "ratio": "sparsity"}
+
 _NO_BUDGET = (
     "the recipe does not say how much to remove; add a line such as `budget: {sparsity: 0.3}`, "
     "or pass --set budget.sparsity=0.3"
@@ -261,14 +263,22 @@ def _section_faults(label: str, entry: Mapping[Any, Any], data: Mapping[Any, Any
             model.model_validate(merged)
         except ValidationError as error:
             at = ("methods", label, section)
-            # What the entry did not write is the recipe's fault and told there, unless the recipe does not
-            # have the section at all.
+            # What the entry did not write and is wrong without it is the recipe's fault and told there.
+            told = _paths_of_faults(model, base) if isinstance(base, dict) else set()
             faults += [
                 fault
                 for fault in faults_of(error, merged, model, at=at, owner=section)
-                if _contains(override, fault.path[len(at) :]) or not isinstance(base, dict)
+                if _contains(override, fault.path[len(at) :]) or fault.path[len(at) :] not in told
             ]
     return faults
+
+
+def _paths_of_faults(model: type[BaseModel], data: Any) -> set[KeyPath]:
+    try:
+        model.model_validate(data)
+    except ValidationError as error:
+        return {fault.path for fault in faults_of(error, data, model, owner="")}
+    return set()
 
 
 def _contains(data: Any, path: KeyPath) -> bool:
@@ -282,7 +292,8 @@ def _contains(data: Any, path: KeyPath) -> bool:
 
 
 def _merge(base: Mapping[Any, Any], override: Mapping[Any, Any] | None) -> dict[Any, Any]:
-    merged = dict(base)
+    # An entry's ratio takes the place of the recipe's sparsity, and the other way about.
+    merged = {key: value for key, value in base.items() if _RIVALS.get(key) not in (override or {})}
     for key, value in (override or {}).items():
         below = merged.get(key)
         merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value

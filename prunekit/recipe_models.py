@@ -16,7 +16,9 @@ from pydantic import (
     field_validator,
     model_serializer,
 )
+from pydantic_core import PydanticKnownError
 
+from prunekit.errors import BudgetError
 from prunekit.suggest import did_you_mean
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -38,14 +40,76 @@ class MacsSpec(_Section):
 
 
 class BudgetSpec(_Section):
-    """What to remove: a share of the prunable total, counted in one metric, inside a scope."""
+    """What to remove inside a scope: a share of what is prunable, or as much as a ratio of times takes."""
 
-    metric: Literal["params", "macs", "latency"] = Field("params", description="what is counted")
-    sparsity: float = Field(ge=0, lt=1, description="removed share of what is prunable in scope")
+    metric: Literal["params", "macs", "latency"] = Field(
+        "params", description="what is counted, or latency: what is measured"
+    )
+    sparsity: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        validate_default=True,
+        description="removed share of what is prunable in scope; not for latency",
+    )
+    ratio: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        validate_default=True,
+        description="measured time of the pruned model over the dense one's; for latency alone",
+    )
     scope: list[str] = Field(
         [], description='patterns over group names, such as "encoder.*"; empty means all'
     )
+    round_to: int | None = Field(
+        None,
+        ge=1,
+        description="kept neurons, and kept heads times their width, are multiples of this in every sublayer "
+        "that is neither whole nor gone",
+    )
     macs: MacsSpec = Field(MacsSpec(), description="what MACs are counted on")
+
+    @field_validator("sparsity")
+    @classmethod
+    def _counted_metrics_have_a_sparsity(cls, sparsity: float | None, info: ValidationInfo) -> float | None:
+        metric = info.data.get("metric")
+        if sparsity is None and metric in ("params", "macs"):
+            raise PydanticKnownError("missing")
+        if sparsity is not None and metric == "latency":
+            raise ValueError("a latency budget takes a ratio of times, such as ratio: 0.6, and no sparsity")
+        return sparsity
+
+    @field_validator("ratio")
+    @classmethod
+    def _latency_has_a_ratio(cls, ratio: float | None, info: ValidationInfo) -> float | None:
+        metric = info.data.get("metric")
+        if ratio is None and metric == "latency":
+            raise PydanticKnownError("missing")
+        if ratio is not None and metric in ("params", "macs"):
+            raise ValueError(f"a budget in {metric} takes a sparsity; a ratio of times needs metric: latency")
+        return ratio
+
+    @property
+    def share(self) -> float:
+        """The removed share that a budget in parameters or MACs asks for.
+
+        Raises:
+            BudgetError: if the budget is a latency.
+        """
+        if self.sparsity is None:
+            raise BudgetError(
+                "budget.metric = latency asks for a ratio of times, not for a removed share. Write "
+                "budget.metric: params or macs with a sparsity, or use a method that plans by time."
+            )
+        return self.sparsity
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What one metric takes is no key of another's budget.
+        dumped: dict[str, Any] = handler(self)
+        unset = ("sparsity", "ratio", "round_to")
+        return {key: value for key, value in dumped.items() if value is not None or key not in unset}
 
 
 class StageSpec(_Section):
@@ -111,12 +175,17 @@ class SpeedSpec(_Section):
 
     batch_size: int = Field(32, ge=1, description="examples a batch")
     num_beams: int = Field(4, ge=1, description="beams of generation")
+    length_penalty: float | None = Field(
+        None, description="exponent of beam search's length penalty; the model's own by default"
+    )
     new_tokens: int = Field(16, ge=1, description="forced output length")
     input_tokens: int | None = Field(None, ge=1, description="input length; the task's mean by default")
     rounds: int = Field(20, ge=1, description="timed rounds of each model, interleaved")
     warmup: int = Field(3, ge=0, description="rounds before timing starts")
     dtype: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="number format of the weights")
     attention: Literal["sdpa", "eager"] = Field("sdpa", description="attention kernel")
+    static_cache: bool = Field(False, description="generate with a cache of fixed size; outputs are compared")
+    compile: bool = Field(False, description="run through torch.compile; outputs are compared")
     threads: int | None = Field(None, ge=1, description="CPU threads; torch's own choice by default")
     seed: int = Field(0, ge=0, description="seed of the inputs and of the bootstrap")
 

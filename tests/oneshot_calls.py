@@ -39,7 +39,8 @@ class Labelled:
 def plan_of(method, target, folder, *, task=None, seed=0, sparsity=0.4, budget=None, **keys):
     """The plan that a method makes of a target."""
     settings = {"examples": 8, "batch_size": 4} if "examples" in method.Config.model_fields else {}
-    spec = BudgetSpec(**{"sparsity": sparsity, **(budget or {})})
+    wanted = {} if "ratio" in (budget or {}) else {"sparsity": sparsity}
+    spec = BudgetSpec(**{**wanted, **(budget or {})})
     trainer = Trainer(folder, TrainSpec(), seed=seed)
     config = method.Config(**{**settings, **keys})
     return method(config).plan(target, task or Labelled(target.model), spec, trainer)

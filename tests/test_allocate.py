@@ -6,8 +6,19 @@ import re
 import numpy as np
 import pytest
 import torch
-from budget_calls import kept_cost, layout, random_scores, removed_share, scores, total_cost
-from hypothesis import given, settings
+from budget_calls import (
+    kept_cost,
+    layout,
+    objective,
+    prices,
+    problems,
+    quick,
+    random_scores,
+    removed_share,
+    scores,
+    total_cost,
+)
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
@@ -15,14 +26,6 @@ from prunekit.errors import BudgetError
 from prunekit.pruning.allocate import ROUNDING, allocate
 from prunekit.recipe import BudgetSpec
 from prunekit.testing.tiny import tiny_model
-
-quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
-prices = (1.0, 2.5, 7.0, 11.0)
-
-
-def objective(keep, wanted):
-    """Sum of the kept scores, those below zero counting as zero."""
-    return sum(float(wanted[name][list(kept)].clamp(min=0).sum()) for name, kept in keep.items())
 
 
 def charged(keep, costs):
@@ -41,24 +44,6 @@ def best_by_trying(wanted, costs, budget, floor):
     for name, c in costs.items():
         allowed &= rows[:, owner == name].sum(1) >= min(floor, c.units)
     return float((rows[allowed] @ value).max()) if allowed.any() else None
-
-
-@st.composite
-def problems(draw, classes, most):
-    """Costs of sublayers in ``classes`` classes, at most ``most`` units in all, and their scores."""
-    groups = [*range(classes), *draw(st.lists(st.integers(0, classes - 1), max_size=3))]
-    sizes = [draw(st.integers(1, max(1, most // len(groups)))) for _ in groups]
-    fixed = draw(st.sampled_from([0.0, 0.5]))
-    costs, structure = layout(
-        **{f"s{i}": (prices[c], size, fixed) for i, (c, size) in enumerate(zip(groups, sizes, strict=True))}
-    )
-    # Few different values, so that there are ties and zeros, some below zero.
-    values = st.sampled_from([-1.0, 0.0, 0.1, 1.0, 2.0, 2.5, 3.7, 11.0])
-    wanted = {
-        f"{name}.units": torch.tensor(draw(st.lists(values, min_size=c.units, max_size=c.units))).double()
-        for name, c in costs.items()
-    }
-    return costs, structure, wanted
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3, 4])

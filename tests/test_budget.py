@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from budget_calls import layout, removed_share, scores
+from budget_calls import layout, random_scores, removed_share, scores
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -128,3 +128,44 @@ def test_a_score_that_is_not_a_number_is_refused():
     costs, structure = layout(a=(10, 2))
     with pytest.raises(BudgetError, match=re.escape("a.units has scores that are not numbers (NaN)")):
         keep_by_score(scores(a=[1, float("nan")]), costs, structure, 0.5)
+
+
+# Rounded widths
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=4),
+    sparsity=st.floats(0, 0.9),
+    round_to=st.sampled_from([1, 2, 4, 8]),
+    seed=st.integers(0, 99),
+)
+def test_rounded_counts_are_allowed_and_remove_enough(sizes, sparsity, round_to, seed):
+    costs, structure = layout(**{f"s{i}": (1 + i, size) for i, size in enumerate(sizes)})
+    wanted = random_scores(costs, seed)
+    keep = keep_by_score(wanted, costs, structure, sparsity, round_to=round_to)
+    assert removed_share(keep, costs) >= sparsity - 1e-9
+    for name, kept in keep.items():
+        assert len(kept) % round_to == 0 or len(kept) == len(wanted[name])
+        gone = [i for i in range(len(wanted[name])) if i not in kept]
+        if kept and gone:
+            assert wanted[name][list(kept)].min() >= wanted[name][gone].max()
+
+
+def test_bundles_go_in_the_order_of_their_means():
+    # In bundles of two: a's worst have a mean of 2, b's of 3, then a's best of 5 and b's of 9.
+    costs, structure = layout(a=(1, 4), b=(1, 4))
+    wanted = scores(a=[0.0, 4, 4, 6], b=[3.0, 3, 9, 9])
+    removed = {
+        share: keep_by_score(wanted, costs, structure, share, round_to=2) for share in (0.25, 0.5, 0.75)
+    }
+    assert removed[0.25] == {"a.units": (2, 3), "b.units": (0, 1, 2, 3)}
+    assert removed[0.5] == {"a.units": (2, 3), "b.units": (2, 3)}
+    assert removed[0.75] == {"a.units": (), "b.units": (2, 3)}
+
+
+def test_what_is_left_over_of_a_group_goes_first():
+    costs, structure = layout(a=(1, 5))
+    wanted = scores(a=[5.0, 4, 3, 2, 1])
+    assert keep_by_score(wanted, costs, structure, 0.2, round_to=2) == {"a.units": (0, 1, 2, 3)}
+    assert keep_by_score(wanted, costs, structure, 0.3, round_to=2) == {"a.units": (0, 1)}

@@ -13,7 +13,7 @@ from fake_plugins import Trim, fake_registry
 
 import prunekit
 from prunekit.errors import BudgetError
-from prunekit.recipe_models import EvaluateSpec, SpeedSpec, TaskSpec
+from prunekit.recipe_models import EvaluateSpec, TaskSpec
 
 
 @pytest.fixture(autouse=True)
@@ -234,7 +234,7 @@ def test_a_misspelt_command_is_a_usage_error(call):
     assert "No such command 'prne'" in result.err
 
 
-# finetune, evaluate, speed
+# finetune, evaluate
 
 
 def test_finetune_trains_into_a_folder_of_the_recipes_name(call, pipeline, recipe):
@@ -284,31 +284,6 @@ def test_evaluate_answers_an_unknown_task_with_the_nearest(call):
     result = call("evaluate", "m", "--task", "ecco")
     assert result.code == 1
     assert result.err == "PluginError: no task 'ecco' is installed; did you mean echo? (installed: echo).\n"
-
-
-def test_speed_passes_on_models_and_options(call, pipeline):
-    call(
-        "speed",
-        "a",
-        "b",
-        "--batch-size",
-        "8",
-        "--new-tokens",
-        "4",
-        "--input-tokens",
-        "6",
-        "--rounds",
-        "2",
-        "--json",
-    )
-    [(name, positional, named)] = pipeline.calls
-    assert name == "speed"
-    assert positional == (["a", "b"], SpeedSpec(batch_size=8, new_tokens=4, input_tokens=6, rounds=2))
-    assert set(named) == {"progress"}
-
-
-def test_help_of_speed_states_the_recipes_defaults(call):
-    assert "[default: 32]" in call("speed", "--help").out
 
 
 def test_the_version_is_printed(call):

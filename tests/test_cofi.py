@@ -108,6 +108,17 @@ def test_a_budget_in_macs_is_met_in_macs(tmp_path):
     assert 0.5 - 0.05 < left / total <= 0.5
 
 
+def test_a_latency_budget_is_refused_before_training(tmp_path):
+    budget = {"metric": "latency", "ratio": 0.6}
+    with pytest.raises(BudgetError) as caught:
+        run("t5", tmp_path, sparsity=None, budget=budget)
+    assert str(caught.value) == (
+        "cofi counts its budget in params or macs, not latency: its masks learn a share, not a time. Write "
+        "budget.metric: params or macs, and a sparsity in place of the ratio."
+    )
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_seed_gives_one_plan_and_one_set_of_weights(tmp_path):
     first, plan = run("bert", tmp_path / "1")
     second, again = run("bert", tmp_path / "2")

@@ -238,11 +238,6 @@ def test_a_model_in_bfloat16_is_refused(prunable, tmp_path):
         plan_of(Fisher, target, tmp_path)
 
 
-def test_a_latency_budget_is_refused(prunable, tmp_path):
-    with pytest.raises(BudgetError, match="latency"):
-        plan_of(Fisher, prunable(tiny_model("bert")), tmp_path, budget={"metric": "latency"})
-
-
 def test_a_scope_that_names_nothing_is_refused(prunable, tmp_path):
     with pytest.raises(BudgetError, match=r"\['decoder\.\*'\] matches no heads or neurons"):
         plan_of(Fisher, prunable(tiny_model("bert")), tmp_path, budget={"scope": ["decoder.*"]})

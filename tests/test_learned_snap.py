@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -286,3 +287,19 @@ def test_hidden_units_alone_meet_the_budget():
     assert kept["hidden"] == list(range(16 - len(kept["hidden"]), 16))
     found["hidden"][kept["hidden"][0] - 1] = 1
     assert realised(target, goal, found) < 0.6 <= realised(target, goal, snapped(target, goal, masks))
+
+
+@pytest.mark.parametrize("name", ["t5", "bert"])
+@pytest.mark.parametrize("round_to", [4, 8])
+def test_rounded_widths_meet_the_budget_to_within_one_bundle(name, round_to):
+    target = target_of(name)
+    goal = dataclasses.replace(goal_of(target, COFI_KINDS, sparsity=0.5), round_to=round_to)
+    masks = masks_of(target, goal, seed=1)
+    found = snapped(target, goal, masks)
+    kept = kept_by(found)
+    for group in (target.groups[mask] for mask in goal.masks):
+        if group.kind in ("head", "neuron"):
+            assert len(kept[group.name]) * group.width % round_to == 0 or len(kept[group.name]) == group.size
+    over = realised(target, goal, found) - 0.5
+    # The cheapest bundle is of neurons, which are one entry wide.
+    assert -1e-9 <= over < round_to * one_unit(target, goal, found)

@@ -139,7 +139,7 @@ def test_units_within_two_standard_errors_of_the_cut_are_near_it(prunable):
     errors[5] = 2.3  # 6 is 4.5 from the cut: within 2 * 2.3
     errors[14] = 2.2  # 15 is 4.5 away: not within 2 * 2.2
     errors[9] = 0.3  # 10 is 0.5 away
-    found = near_cut(scorer, estimates(values, errors), costs, 0.5, 0)
+    found = near_cut(scorer, estimates(values, errors), costs, BudgetSpec(sparsity=0.5), 0)
     assert {name: units.tolist() for name, units in found.items()} == {NEURONS: [5, 9]}
 
 
@@ -147,15 +147,15 @@ def test_units_within_two_standard_errors_of_the_cut_are_near_it(prunable):
 def test_only_so_many_are_near_the_cut_and_the_most_doubtful_of_all(prunable):
     scorer, costs = cut_scorer(prunable)
     values = [float(value) for value in range(1, 21)]
-    found = near_cut(scorer, estimates(values, [100.0] * 20), costs, 0.5, 0)
+    found = near_cut(scorer, estimates(values, [100.0] * 20), costs, BudgetSpec(sparsity=0.5), 0)
     assert {name: units.tolist() for name, units in found.items()} == {NEURONS: [8, 9, 10, 11]}
 
 
 def test_what_has_no_standard_error_is_never_near_the_cut(prunable):
     scorer, costs = cut_scorer(prunable)
-    assert near_cut(scorer, estimates([1.0] * 20, [0.0] * 20), costs, 0.5, 0) == {}
+    assert near_cut(scorer, estimates([1.0] * 20, [0.0] * 20), costs, BudgetSpec(sparsity=0.5), 0) == {}
     values = [float(value) for value in range(1, 21)]
-    assert near_cut(scorer, estimates(values, [0.0] * 20), costs, 0.5, 0) == {}
+    assert near_cut(scorer, estimates(values, [0.0] * 20), costs, BudgetSpec(sparsity=0.5), 0) == {}
 
 
 @pytest.mark.usefixtures("a_fifth")
@@ -167,7 +167,7 @@ def test_refined_scores_are_exact_near_the_cut_and_estimates_elsewhere(prunable)
     with frozen(target.model):
         scorer = scorer_of(target, [batch], probes=8)
         rough = scorer.probed([NEURONS])
-        values, kept = refined(scorer, rough, neuron_costs(target), 0.5, 0)
+        values, kept = refined(scorer, rough, neuron_costs(target), BudgetSpec(sparsity=0.5), 0)
     done = ~kept.exact[NEURONS].isnan()
     assert 1 <= done.sum() <= 4
     assert torch.allclose(values[NEURONS][done], exact[done], rtol=1e-5)

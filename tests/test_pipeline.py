@@ -335,12 +335,12 @@ def test_a_dry_run_writes_nothing(tmp_path, dense, monkeypatch):
 
 def test_speed_compares_models_with_the_first(finished, dense):
     spec = SpeedSpec(batch_size=2, num_beams=1, new_tokens=2, rounds=2, warmup=0, threads=1)
-    found = pipeline.speed([str(dense), str(finished[0])], spec)
-    assert list(found["models"]) == [str(dense), str(finished[0])]
-    assert "speedup" in found["models"][str(finished[0])]
+    [cell] = pipeline.speed([str(dense), str(finished[0])], spec, [2])["cells"]
+    assert list(cell["models"]) == [str(dense), str(finished[0])]
+    assert "speedup" in cell["models"][str(finished[0])]
 
 
 def test_speed_refuses_a_model_named_twice(dense):
     text = rf"^speed: a model is named twice in {dense}, {dense}; name each once\.$"
     with pytest.raises(PrunekitError, match=text):
-        pipeline.speed([str(dense), str(dense)], SpeedSpec())
+        pipeline.speed([str(dense), str(dense)], SpeedSpec(), [2])

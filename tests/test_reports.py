@@ -336,3 +336,31 @@ def test_reports_import_no_torch():
     code = "import sys, prunekit.reports.run; print('torch' in sys.modules, 'transformers' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == ["False", "False"]
+
+
+# A latency budget
+
+
+LATENCY = {"target": 0.6, "predicted": 0.591, "measured": 0.609, "low": 0.598, "high": 0.62, "within": True}
+
+
+def timed_report(**achieved):
+    requested = {"metric": "latency", "ratio": 0.6, "scope": []}
+    return {
+        "method": "optin",
+        "label": "optin",
+        "model": "m",
+        "task": "t",
+        "requested": requested,
+        "achieved": {"sparsity": 0.42, "latency": LATENCY, **achieved},
+    }
+
+
+def test_a_latency_budget_is_told_in_time_and_what_it_took_in_parameters():
+    text = render_markdown(timed_report())
+    assert (
+        "Requested 60 % of the dense model's time; measured when it was planned 60.9 % [59.8, 62.0]; "
+        "achieved 42.0 % of the parameters in scope removed." in text
+    )
+    assert "| share of the dense model's time | 60 % | 59.1 % predicted | 60.9 % [59.8, 62.0] |" in text
+    assert "| removed from all prunable parameters |  | 42.0 % |  |" in text

@@ -8,104 +8,12 @@ from itertools import pairwise, repeat
 
 import pytest
 import torch
-from transformers import (
-    BartConfig,
-    BartForConditionalGeneration,
-    BertConfig,
-    BertForSequenceClassification,
-    T5Config,
-    T5ForConditionalGeneration,
-    ViTConfig,
-    ViTForImageClassification,
-)
+from speed_calls import TINY, FakeClock, measure_bert, small_spec, timed_bert, tiny
 
-from prunekit.errors import PrunekitError, UnsupportedModelError
+from prunekit.errors import PrunekitError
 from prunekit.measure.speed import as_pair, measure_speed, random_inputs
-from prunekit.recipe import SpeedSpec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-SMALL = {"vocab_size": 50, "max_position_embeddings": 24}
-LAYERS = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-STACK = {"layers": 2, "attention_heads": 2, "ffn_dim": 32}
-STACKS = {f"{stack}_{name}": size for stack in ("encoder", "decoder") for name, size in STACK.items()}
-BERT = BertConfig(**SMALL, **LAYERS)
-VIT = ViTConfig(**LAYERS, image_size=16, patch_size=8)
-BART = BartConfig(**SMALL, **STACKS, d_model=16)
-T5 = T5Config(vocab_size=50, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0)
-TINY = {
-    "t5": (T5ForConditionalGeneration, T5),
-    "bart": (BartForConditionalGeneration, BART),
-    "bert": (BertForSequenceClassification, BERT),
-    "vit": (ViTForImageClassification, VIT),
-}
-
-
-def tiny(name):
-    model_class, config = TINY[name]
-    torch.manual_seed(0)
-    return model_class(config)
-
-
-def small_spec(**changes):
-    return SpeedSpec(**{"batch_size": 2, "num_beams": 1, "new_tokens": 4, "rounds": 2, "warmup": 1} | changes)
-
-
-class FakeClock:
-    """A clock that moves only when told to; remembers who moved it."""
-
-    def __init__(self):
-        self.seconds = 0.0
-        self.log = []
-
-    def __call__(self):
-        return self.seconds
-
-    def spend(self, milliseconds, who=None):
-        self.seconds += milliseconds / 1000.0
-        if who:
-            self.log.append(who)
-
-
-class TimedBert(BertForSequenceClassification):
-    """Its forward takes the next of the given costs."""
-
-    def forward(self, **inputs):
-        self.received = inputs
-        self.clock.spend(next(self.costs), self.name)
-
-
-def timed_bert(clock, name, costs):
-    model = TimedBert(BERT)
-    model.clock, model.name, model.costs = clock, name, iter(costs)
-    return model
-
-
-class TimedT5(T5ForConditionalGeneration):
-    """Generates in fake time: set-up 1 ms, encoder 4 ms, a token 2 ms, tidying 0.5 ms; ends after 3."""
-
-    def generate(self, generation_config, stopping_criteria, **inputs):
-        self.calls.append((generation_config, inputs))
-        self.clock.spend(1.0)
-        self.encoder(input_ids=inputs["input_ids"])
-        for _ in range(generation_config.min_new_tokens or 3):
-            self.clock.spend(2.0)
-            stopping_criteria(inputs["input_ids"], None)
-        self.clock.spend(0.5)
-
-
-def timed_t5(clock):
-    model = TimedT5(T5)
-    model.clock, model.calls = clock, []
-    model.encoder.register_forward_hook(lambda *_: clock.spend(4.0))
-    return model
-
-
-def measure_bert(costs, **changes):
-    clock, spec = FakeClock(), small_spec(**changes)
-    models = {name: timed_bert(clock, name, of_model) for name, of_model in costs.items()}
-    inputs = random_inputs(models["dense"], spec, seed=0)
-    return measure_speed(models, inputs, spec, clock=clock), clock
 
 
 def test_medians_percentiles_and_samples_are_those_of_the_timed_rounds():
@@ -114,6 +22,7 @@ def test_medians_percentiles_and_samples_are_those_of_the_timed_rounds():
     pruned = result["models"]["pruned"]
     assert pruned["samples_ms"] == pytest.approx([10.0, 20.0, 30.0, 40.0, 50.0])
     assert (pruned["median_ms"], pruned["p10_ms"], pruned["p90_ms"]) == pytest.approx((30.0, 14.0, 46.0))
+    assert pruned["p99_ms"] == pytest.approx(49.6)
     assert pruned["speedup"] == pytest.approx(2.0)
 
 
@@ -157,49 +66,6 @@ def test_labels_are_not_passed_on_when_only_forward_is_timed():
     inputs = random_inputs(model, spec, 0) | {"labels": torch.zeros(2, dtype=torch.long)}
     measure_speed({"dense": model}, inputs, spec, clock=clock)
     assert sorted(model.received) == ["attention_mask", "input_ids"]
-
-
-def test_parts_of_generation_come_out_of_one_forced_call():
-    clock, spec = FakeClock(), small_spec(new_tokens=5)
-    model = timed_t5(clock)
-    result = measure_speed({"dense": model}, random_inputs(model, spec, 0), spec, clock=clock)
-    dense = result["models"]["dense"]
-    assert dense["median_ms"] == pytest.approx(1.0 + 4.0 + 5 * 2.0 + 0.5)
-    medians = {name: part["median_ms"] for name, part in dense["parts"].items()}
-    assert medians == pytest.approx({"natural": 11.5, "encoder": 4.0, "first_token": 7.0, "per_token": 2.0})
-    assert dense["parts"]["natural"]["tokens"] == 3
-
-
-def test_one_new_token_has_no_time_per_further_token():
-    clock, spec = FakeClock(), small_spec(new_tokens=1)
-    model = timed_t5(clock)
-    result = measure_speed({"dense": model}, random_inputs(model, spec, 0), spec, clock=clock)
-    assert sorted(result["models"]["dense"]["parts"]) == ["encoder", "first_token", "natural"]
-
-
-def test_forced_and_natural_lengths_differ_only_in_the_minimum():
-    clock, spec = FakeClock(), small_spec(new_tokens=5, num_beams=3, rounds=1, warmup=0)
-    model = timed_t5(clock)
-    inputs = random_inputs(model, spec, 0) | {"labels": torch.ones(2, 3, dtype=torch.long)}
-    measure_speed({"dense": model}, inputs, spec, clock=clock)
-    (forced, given), (natural, _) = model.calls[:2]
-    assert (forced.min_new_tokens, forced.max_new_tokens) == (5, 5)
-    assert (natural.min_new_tokens, natural.max_new_tokens) == (None, 5)
-    assert all((config.num_beams, config.do_sample) == (3, False) for config in (forced, natural))
-    assert "labels" not in given
-
-
-def test_a_forced_call_that_ends_early_is_refused():
-    class Early(TimedT5):
-        def generate(self, generation_config, stopping_criteria, **inputs):
-            generation_config.min_new_tokens = 3
-            super().generate(generation_config, stopping_criteria, **inputs)
-
-    clock, spec = FakeClock(), small_spec(new_tokens=5)
-    model = Early(T5)
-    model.clock, model.calls = clock, []
-    with pytest.raises(PrunekitError, match="generate ran for 3 tokens where 5 were forced"):
-        measure_speed({"dense": model}, random_inputs(model, spec, 0), spec, clock=clock)
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -296,36 +162,6 @@ def test_a_pair_has_the_shape_of_a_run_report():
     assert "speedup" not in pair["pruned"]
     with pytest.raises(PrunekitError, match=r"no speedup of 'b' over 'a' .* reference is 'dense'"):
         as_pair(result, "a", "b")
-
-
-def test_random_token_ids_avoid_special_ids_and_have_the_asked_length():
-    spec = small_spec(batch_size=64, input_tokens=20)
-    inputs = random_inputs(tiny("bart"), spec, seed=0)
-    assert inputs["input_ids"].shape == (64, 20)
-    assert inputs["attention_mask"].all()
-    assert set(inputs["input_ids"].flatten().tolist()) == set(range(3, 50))  # bos 0, pad 1, eos 2
-
-
-def test_random_inputs_default_to_64_tokens_or_all_positions():
-    assert random_inputs(tiny("t5"), small_spec(), 0)["input_ids"].shape == (2, 64)
-    assert random_inputs(tiny("bert"), small_spec(), 0)["input_ids"].shape == (2, 24)
-
-
-def test_random_images_have_the_models_size_and_follow_the_seed():
-    model, spec = tiny("vit"), small_spec()
-    images = random_inputs(model, spec, 0)["pixel_values"]
-    assert images.shape == (2, 3, 16, 16)
-    assert images.equal(random_inputs(model, spec, 0)["pixel_values"])
-    assert not images.equal(random_inputs(model, spec, 1)["pixel_values"])
-
-
-def test_random_inputs_say_what_they_cannot_make():
-    with pytest.raises(PrunekitError, match=r"speed.input_tokens = 30, but .* has 24 positions"):
-        random_inputs(tiny("bert"), small_spec(input_tokens=30), 0)
-    model = tiny("bert")
-    model.main_input_name = "input_features"
-    with pytest.raises(UnsupportedModelError, match="takes 'input_features'"):
-        random_inputs(model, small_spec(), 0)
 
 
 @pytest.mark.gpu

@@ -88,10 +88,10 @@ class _Blocks:
                 for sub in target.structure.sublayers.values()
                 if sub.name in costs and sub.block in keep[sub.stack]
             )
-            if spent <= (1 - budget.sparsity + _ROUNDING) * total:
+            if spent <= (1 - budget.share + _ROUNDING) * total:
                 return keep
         raise BudgetError(
-            f"{self.selection}: a sparsity of {budget.sparsity:g} cannot be reached: with one block left in "
+            f"{self.selection}: a sparsity of {budget.share:g} cannot be reached: with one block left in "
             f"{' and '.join(scoped)}, {1 - spent / total:.4f} is removed. Ask for at most "
             f"{int((1 - spent / total) * 1e4) / 1e4:g}."
         )

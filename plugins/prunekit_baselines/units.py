@@ -40,10 +40,13 @@ class Magnitude:
         """Score by squares, allocate.
 
         Raises:
-            BudgetError: if the budget cannot be met, or is a latency.
+            BudgetError: if the budget cannot be met.
             PrunekitError: if the model's weights are not finite, or ``rearrange`` is asked for.
         """
-        costs = target.costs(budget, task)
+        # Imported here so that listing methods does not load torch.
+        from prunekit.scoring.oneshot import unit_costs
+
+        costs = unit_costs(target, budget, task)
         values = {
             sub.units.name: _squares(target, sub.units)
             for name, sub in target.structure.sublayers.items()
@@ -69,12 +72,14 @@ class Random:
         """Draw scores, allocate.
 
         Raises:
-            BudgetError: if the budget cannot be met, or is a latency.
+            BudgetError: if the budget cannot be met.
             PrunekitError: if the model's weights are not finite, or ``rearrange`` is asked for.
         """
         import torch
 
-        costs = target.costs(budget, task)
+        from prunekit.scoring.oneshot import unit_costs
+
+        costs = unit_costs(target, budget, task)
         generator = torch.Generator().manual_seed(trainer.seed)
         values = {
             target.structure.sublayers[name].units.name: cost.unit

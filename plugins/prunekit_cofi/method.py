@@ -34,8 +34,8 @@ class Cofi:
 
         Raises:
             UnsupportedModelError: if hidden units are to be pruned and this model's cannot.
-            BudgetError: if the scope holds only part of what a mask spans, or the steps cannot reach the
-                sparsity.
+            BudgetError: if the budget is a latency, the scope holds only part of what a mask spans, or the
+                steps cannot reach the sparsity.
             TrainingError: if the learned sparsity ends further from the target than ``sparsity_tolerance``.
         """
         # Imported here so that listing methods does not load torch.
@@ -44,8 +44,14 @@ class Cofi:
         from prunekit_cofi.loss import CofiLoss, layer_transforms
 
         config = self.config
+        if budget.metric == "latency":
+            raise BudgetError(
+                "cofi counts its budget in params or macs, not latency: its masks learn a share, not a time. "
+                "Write budget.metric: params or macs, and a sparsity in place of the ratio."
+            )
         costs = target.costs(budget, task)
-        goal = Goal("model", costs, _masked_groups(target, costs, config), budget.sparsity)
+        groups = _masked_groups(target, costs, config)
+        goal = Goal("model", costs, groups, budget.share, budget.round_to)
         teacher = target.copy()
         teacher.model.to(trainer.device).eval().requires_grad_(False)
         if config.freeze_embeddings:

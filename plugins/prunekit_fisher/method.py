@@ -39,14 +39,14 @@ class Fisher:
         """Keep the units with the most Fisher information that the budget pays for.
 
         Raises:
-            BudgetError: if the budget cannot be met, or is a latency.
+            BudgetError: if the budget cannot be met.
             DataError: if the task has too few calibration examples, or no labels.
             PrunekitError: if the model's weights are not finite, or in less than float32.
         """
         # Imported here so that listing methods does not load torch.
-        from prunekit.scoring.oneshot import calibration_batches, finish
+        from prunekit.scoring.oneshot import calibration_batches, finish, unit_costs
 
-        costs = target.costs(budget, task)
+        costs = unit_costs(target, budget, task)
         batches = calibration_batches(task, self.config, trainer.seed)
         groups = [target.structure.sublayers[name].units.name for name in costs]
         scores = _scores(target, batches, trainer).only(groups)

@@ -51,6 +51,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+DECODER_LAYERS = 3
+"""Decoder blocks that stay where neither the recipe nor a latency budget says how many."""
 
 Selection = Literal["uniform", "uniform-paper", "uniform-float", "low", "high", "auto", "auto-blocks"]
 
@@ -61,8 +63,14 @@ class NashConfig(LearnedMasksConfig):
     preset: Literal["paper", "released"] = Field(
         "paper", description="paper: as published; released: what the authors' code does"
     )
-    decoder_layers: int = Field(
-        3, ge=1, description="decoder blocks to keep; also written layers: {decoder: 3}"
+    decoder_layers: int | None = Field(
+        None,
+        ge=1,
+        description="decoder blocks to keep, also written layers: {decoder: 3}; by default 3, and under a "
+        "latency budget as many as it allows",
+    )
+    max_encoder_sparsity: float = Field(
+        0.3, ge=0, le=0.95, description="most of the encoder that a latency budget may remove"
     )
     selection: Selection = Field(
         "uniform",

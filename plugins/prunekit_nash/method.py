@@ -5,6 +5,7 @@ The decoder's blocks are chosen by a rule, or learned too (the ablation of the p
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel
@@ -14,7 +15,7 @@ from prunekit.method import MethodInfo
 from prunekit.pruning.layers import select_layers
 from prunekit.pruning.plan import PruningPlan
 from prunekit.pruning.units import block_group, in_scope, sublayer_group
-from prunekit_nash.config import INFO, NashConfig
+from prunekit_nash.config import DECODER_LAYERS, INFO, NashConfig
 
 if TYPE_CHECKING:
     from prunekit.learned.goal import Goal
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from prunekit.recipe import BudgetSpec
     from prunekit.tasks.base import Task
     from prunekit.training.loop import Trainer
+    from prunekit_nash.latency import Shape, TimedChoice
 
 
 class Nash:
@@ -38,18 +40,23 @@ class Nash:
 
         The student's decoder is shortened before, or learns under masks of its own what to lose.
 
+        Under a latency budget the decoder's depth and the encoder's sparsity are chosen before, by time.
+
         Raises:
             UnsupportedModelError: if the model has no encoder and decoder.
-            BudgetError: if the budget reaches beyond the encoder, or the steps cannot reach it.
+            BudgetError: if the budget reaches beyond the encoder, the steps cannot reach it, or no shape is
+                as fast as it asks.
             TrainingError: if the learned sparsity ends further from the target than ``sparsity_tolerance``.
         """
         # Imported here so that listing methods does not load torch.
+        from prunekit.learned.reach import check_reachable
         from prunekit.learned.stage import MaskTraining
         from prunekit_nash.loss import StudentLoss
 
         config = self.config
-        _check(target, budget)
-        layers = _layers(target, config)
+        _check(target, budget, config)
+        shape, timed = _shape(target, config, budget, trainer.folder)
+        layers = _layers(target, config, shape)
         depth = target.structure.stacks["decoder"].depth
         shortened = PruningPlan(keep={"decoder.blocks": layers} if len(layers) < depth else {})
         student = target.pruned(shortened)
@@ -60,45 +67,63 @@ class Nash:
         if config.freeze_embeddings:
             student.model.get_input_embeddings().requires_grad_(False)
         loss = StudentLoss(config, student, teacher, layers)
-        goals = _goals(student, config, budget)
+        goals = _goals(student, config, budget, shape)
+        if timed:
+            # A run that cannot learn the chosen sparsity is refused before it leaves anything in its folder.
+            examples = len(task.examples("train"))
+            check_reachable(INFO.name, goals, student.structure, config, trainer.spec, examples)
+            timed.save(trainer.folder)
         masks = MaskTraining(INFO.name, config, student, loss, task, trainer, goals).run()
         student.model.requires_grad_(True)
         target.take_weights(student, shortened)
-        return PruningPlan.from_masks(masks, target.groups).merged(shortened)
+        plan = PruningPlan.from_masks(masks, target.groups).merged(shortened)
+        return timed.recorded(plan) if timed else plan
 
 
-def _layers(target: PrunableModel, config: NashConfig) -> tuple[int, ...]:
+def _shape(
+    target: PrunableModel, config: NashConfig, budget: BudgetSpec, folder: Path
+) -> tuple[Shape, TimedChoice | None]:
+    """What the recipe says to keep, or what a latency budget leaves, which comes with how it was chosen."""
+    from prunekit_nash.latency import Shape, TimedChoice
+
+    if budget.metric != "latency":
+        return Shape(config.decoder_layers or DECODER_LAYERS, budget.share), None
+    choice = TimedChoice.kept_or_made(target, config, budget, folder)
+    return choice.shape, choice
+
+
+def _layers(target: PrunableModel, config: NashConfig, shape: Shape) -> tuple[int, ...]:
     """The decoder blocks that the student has: all of them where the choice is learned."""
     depth = target.structure.stacks["decoder"].depth
     if config.selection == "auto" or config.selection == "auto-blocks":
-        select_layers(depth, config.decoder_layers)  # refuses more blocks than there are
+        select_layers(depth, shape.decoder_layers)  # refuses more blocks than there are
         return tuple(range(depth))
-    return select_layers(depth, config.decoder_layers, config.selection)
+    return select_layers(depth, shape.decoder_layers, config.selection)
 
 
-def _goals(student: PrunableModel, config: NashConfig, budget: BudgetSpec) -> list[Goal]:
+def _goals(student: PrunableModel, config: NashConfig, budget: BudgetSpec, shape: Shape) -> list[Goal]:
     """The encoder's budget by heads and neurons; where it is learned, the decoder's depth by wholes."""
     from prunekit.learned.goal import Goal
 
     structure = student.structure
     costs = student.parameter_costs(budget.scope)
     units = tuple(structure.sublayers[name].units.name for name in costs)
-    goals = [Goal("encoder", costs, units, budget.sparsity)]
+    goals = [Goal("encoder", costs, units, shape.encoder_sparsity, budget.round_to)]
     decoder = structure.stacks["decoder"]
-    if config.selection.startswith("auto") and config.decoder_layers < decoder.depth:
+    if config.selection.startswith("auto") and shape.decoder_layers < decoder.depth:
         wholes = tuple(sublayer_group("decoder", role) for role in decoder.roles)
         goals.append(
             Goal(
                 "decoder",
                 student.parameter_costs(["decoder.*"]),
                 wholes if config.selection == "auto" else (block_group("decoder"),),
-                1 - config.decoder_layers / decoder.depth,
+                1 - shape.decoder_layers / decoder.depth,
             )
         )
     return goals
 
 
-def _check(target: PrunableModel, budget: BudgetSpec) -> None:
+def _check(target: PrunableModel, budget: BudgetSpec, config: NashConfig) -> None:
     if set(target.structure.stacks) != {"encoder", "decoder"}:
         raise UnsupportedModelError(
             f"nash shortens a decoder and narrows an encoder; {type(target.model).__name__} has only "
@@ -115,9 +140,21 @@ def _check(target: PrunableModel, budget: BudgetSpec) -> None:
         raise BudgetError(
             f"nash learns masks for the encoder only, but the budget's scope includes {outside[0]} and "
             f"{len(outside) - 1} more outside it. Write budget.scope: ['encoder.*'] (the decoder is "
-            "shortened by decoder_layers, whatever the budget)."
+            "shortened by decoder_layers, whatever the scope)."
         )
-    if budget.metric != "params":
+    if budget.metric == "macs":
         raise BudgetError(
-            f"nash counts its budget in params, not {budget.metric}. Write budget.metric: params."
+            "nash counts its budget in params, not macs. Write budget.metric: params, or latency with a "
+            "ratio of times."
+        )
+    if budget.round_to and not config.snap_to_budget:
+        raise BudgetError(
+            f"nash: without snap_to_budget each group loses what its own masks amount to, so widths are no "
+            f"multiples of budget.round_to = {budget.round_to}. Leave out one of the two."
+        )
+    if budget.metric == "latency" and config.selection == "auto":
+        raise BudgetError(
+            "nash: with selection: auto it is learned which sublayers of the decoder go, and they differ in "
+            "time, so no shape can be chosen before training. Under a latency budget write selection: "
+            "auto-blocks, or a rule such as uniform."
         )

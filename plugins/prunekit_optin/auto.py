@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from prunekit.pruning.allocate import allocate
 from prunekit.pruning.cost import SublayerCost
+from prunekit.scoring.oneshot import allocated
 from prunekit.scoring.scores import Scores
 
 if TYPE_CHECKING:
+    from prunekit.recipe import BudgetSpec
     from prunekit_optin.scorer import Scorer
 
 REACH = 2.0
@@ -23,7 +24,7 @@ MOST = 0.02
 
 
 def refined(
-    scorer: Scorer, scores: Scores, costs: Mapping[str, SublayerCost], sparsity: float, floor: int
+    scorer: Scorer, scores: Scores, costs: Mapping[str, SublayerCost], budget: BudgetSpec, floor: int
 ) -> tuple[dict[str, Tensor], Scores]:
     """Values for one budget, exact near its cut; and the scores with what was newly found to be kept.
 
@@ -33,7 +34,7 @@ def refined(
     Raises:
         BudgetError: if the budget cannot be met.
     """
-    doubtful = near_cut(scorer, scores, costs, sparsity, floor)
+    doubtful = near_cut(scorer, scores, costs, budget, floor)
     exact = {
         name: scores.exact.get(name, torch.full_like(scores.values[name], torch.nan)).clone()
         for name in doubtful
@@ -48,17 +49,20 @@ def refined(
 
 
 def near_cut(
-    scorer: Scorer, scores: Scores, costs: Mapping[str, SublayerCost], sparsity: float, floor: int
+    scorer: Scorer, scores: Scores, costs: Mapping[str, SublayerCost], budget: BudgetSpec, floor: int
 ) -> dict[str, Tensor]:
     """Units whose estimate lies within ``REACH`` standard errors of the cut, by group, as sorted indices.
 
-    Units of one cost share a cut: half way between the best that goes and the worst that stays.
+    Units of one cost share a cut: half way between the best that goes and the worst that stays. Under a
+    latency budget every group has its own, since what a unit takes depends on how many others its group
+    keeps; there the cut is that of the first plan, before what is measured corrects it.
     """
     structure = scorer.target.structure
-    keep = allocate(scores.values, costs, structure, sparsity, floor=floor)
-    classes: dict[float, list[str]] = {}
+    keep = allocated(scorer.target, scores.values, costs, budget, floor)
+    classes: dict[float | str, list[str]] = {}
     for name, cost in costs.items():
-        classes.setdefault(cost.unit, []).append(structure.sublayers[name].units.name)
+        shared = name if budget.metric == "latency" else cost.unit
+        classes.setdefault(shared, []).append(structure.sublayers[name].units.name)
     found: dict[str, Tensor] = {}
     for groups in classes.values():
         estimated = [name for name in groups if name in scores.errors]

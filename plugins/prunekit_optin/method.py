@@ -44,7 +44,7 @@ class Optin:
         they depend on has changed.
 
         Raises:
-            BudgetError: if the budget cannot be met, or is a latency.
+            BudgetError: if the budget cannot be met.
             DataError: if the task has too few calibration examples.
             UnsupportedModelError: if the released code's settings do not fit the model.
             PrunekitError: if the model has a single class, weights that are not finite or in less than
@@ -53,14 +53,14 @@ class Optin:
         # Imported here so that listing methods does not load torch.
         from prunekit.scoring.cache import ScoreCache, fingerprint
         from prunekit.scoring.frozen import frozen
-        from prunekit.scoring.oneshot import calibration_batches, finish
+        from prunekit.scoring.oneshot import calibration_batches, finish, unit_costs
         from prunekit.scoring.scores import Scores
         from prunekit_optin.auto import refined
         from prunekit_optin.scorer import Scorer
 
         config = self.config
         _check(target, task, config, trainer)
-        costs = target.costs(budget, task)
+        costs = unit_costs(target, budget, task)
         groups = [target.structure.sublayers[name].units.name for name in costs]
         batches = calibration_batches(task, config, trainer.seed)
         others = calibration_batches(task, config, trainer.seed + 1) if config.separate_batches else batches
@@ -78,7 +78,7 @@ class Optin:
             scores.check()
             values = scores.values
             if config.scoring == "auto":
-                values, scores = refined(scorer, scores, costs, budget.sparsity, config.floor)
+                values, scores = refined(scorer, scores, costs, budget, config.floor)
             cache.save(known.joined(scores))
         scores = replace(scores, values=values)
         return finish(target, scores, costs, budget, config, batches, progress=trainer.progress)

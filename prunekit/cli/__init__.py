@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from prunekit.cli import adapters, measure, methods, prune, recipes, tasks
+from prunekit.cli import adapters, doctor, measure, methods, prune, recipes, tasks
 from prunekit.errors import PrunekitError, RecipeError
 
 
@@ -84,6 +84,7 @@ app = typer.Typer(
 )
 prune.add_to(app)
 measure.add_to(app)
+doctor.add_to(app)
 app.add_typer(methods.app)
 app.add_typer(adapters.app)
 app.add_typer(tasks.app)

@@ -23,12 +23,14 @@ class Goal:
         masks: groups that get masks for this goal; none belongs to two goals, and hidden units belong to a
             goal that is alone.
         sparsity: share of the sublayers' prunable cost to remove, in [0, 1).
+        round_to: kept units times their width become a multiple of this, unless all or none of a group stay.
     """
 
     name: str
     costs: Mapping[str, SublayerCost]
     masks: tuple[str, ...]
     sparsity: float
+    round_to: int | None = None
 
     @property
     def total(self) -> float:

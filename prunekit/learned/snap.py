@@ -20,7 +20,7 @@ Entry = tuple[str, int]
 def snapped_masks(
     goal: Goal, masks: l0.L0Masks, structure: Structure, final: l0.FinalMask
 ) -> dict[str, Tensor]:
-    """The goal's masks, with its sparsity met to within one unit.
+    """The goal's masks, with its sparsity met to within one unit (one bundle, where widths are rounded).
 
     Hidden units, sublayers and blocks are decided first, as ``L0Masks.deterministic`` does. Heads and neurons
     of the sublayers that are left then go in the order of their logits until the budget is met
@@ -185,7 +185,7 @@ def _cut_units(state: _State, units: Mapping[str, str]) -> None:
     # The share of what is left that must go; the sparsity itself, to the last bit, where nothing is gone yet.
     share = state.goal.sparsity - (1 - state.goal.sparsity) * (state.goal.total - left) / left
     logits = {group: state.logits[group] for group, name in units.items() if name in alive}
-    kept = keep_by_score(logits, alive, state.structure, max(share, 0.0))
+    kept = keep_by_score(logits, alive, state.structure, max(share, 0.0), round_to=state.goal.round_to)
     for group in units:
         state.open[group] = set(kept.get(group, ()))
 

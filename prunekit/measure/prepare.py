@@ -105,7 +105,11 @@ def _plain_generation_config(model: PreTrainedModel, spec: SpeedSpec) -> Generat
     config.do_sample = False
     config.return_dict_in_generate = False
     config.use_cache = True
+    config.cache_implementation = None
+    config.disable_compile = True  # transformers would compile a static cache's calls by itself on a GPU
     config.num_beams = spec.num_beams
     if spec.num_beams == 1:  # settings of beam search, which transformers would warn about
         config.early_stopping = config.length_penalty = None
+    elif spec.length_penalty is not None:
+        config.length_penalty = spec.length_penalty
     return config

@@ -1,23 +1,26 @@
-"""Medians, percentiles, and what a ratio of two medians is worth."""
+"""Medians, percentiles, what a ratio of two medians is worth, and whether the machine was quiet enough."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 RESAMPLES = 10_000
 LEVEL = 0.95
+NOISE_BOUND = 0.05
+"""A reference that differs from itself by more than this share makes a machine too noisy."""
 
 
 def summary(samples_ms: Sequence[float]) -> dict[str, Any]:
-    """``median_ms, p10_ms, p90_ms`` (linear between samples) and the samples themselves, in round order."""
-    p10, median, p90 = np.percentile(samples_ms, [10, 50, 90])
+    """``median_ms, p10_ms, p90_ms, p99_ms`` (linear between samples), and the samples in round order."""
+    p10, median, p90, p99 = np.percentile(samples_ms, [10, 50, 90, 99])
     return {
         "median_ms": float(median),
         "p10_ms": float(p10),
         "p90_ms": float(p90),
+        "p99_ms": float(p99),
         "samples_ms": [float(sample) for sample in samples_ms],
     }
 
@@ -70,3 +73,31 @@ def compare(
     elif high < min(1.0, twin_low):
         verdict = "slower"
     return {"speedup": speedup, "speedup_low": low, "speedup_high": high, "verdict": verdict}
+
+
+def noise(control: Mapping[str, Any]) -> dict[str, Any]:
+    """How far the reference is from itself, and whether anything can be said beside that.
+
+    Args:
+        control: what `compare` gave for the reference against its twin.
+
+    Returns:
+        ``control_low, control_high`` (the interval), ``spread`` (the larger of the two distances from 1, as a
+        share), ``too_noisy`` (more than `NOISE_BOUND`) and ``says``, one sentence.
+    """
+    low, high = control["speedup_low"], control["speedup_high"]
+    spread = max(high, 1 / low) - 1
+    measured = f"the reference against itself differs by up to {spread:.1%}"
+    says = f"{measured}; differences inside that are called no difference."
+    if spread > NOISE_BOUND:
+        says = (
+            f"too noisy: {measured}, more than {NOISE_BOUND:.0%}, so a second run may give other figures. "
+            "Close other programs or ask for more rounds."
+        )
+    return {
+        "control_low": low,
+        "control_high": high,
+        "spread": spread,
+        "too_noisy": spread > NOISE_BOUND,
+        "says": says,
+    }

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from prunekit.adapters.base import Structure
 from prunekit.errors import BudgetError
 from prunekit.pruning.cost import SublayerCost
+from prunekit.pruning.rounding import bundle_size, rounded_up
+from prunekit.pruning.units import UnitGroup
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +34,7 @@ def allocate(
     sparsity: float,
     *,
     floor: int = 0,
+    round_to: int | None = None,
 ) -> dict[str, tuple[int, ...]]:
     """Keep the units with the largest total score whose cost stays within the budget.
 
@@ -46,12 +49,21 @@ def allocate(
     result then costs a little less than was counted, and never more. Ties go to the group that comes first
     by name, then to the lower index.
 
+    Under ``round_to``, "unit" above reads "bundle": a group's units, best first, in bundles as wide as that.
+    No unit of a bundle is worth less than one of a later bundle of its group. So the best bundles of a class
+    are always the first ones of its groups, any number of them can be kept, and the counts are found exactly
+    as before. Only what is left of a group whose units do not divide into bundles is no bundle: it stays if
+    all the others of its group do and it still fits, the most valuable first. That alone is a rule and no
+    optimum.
+
     Args:
         scores: for each unit group, ``[N]``, higher is kept; groups not named stay whole.
         costs: of every sublayer in scope, scored or not; ``sparsity`` is a share of their prunable total.
         structure: the model's.
         sparsity: share to remove, in [0, 1).
-        floor: units that every scored group keeps at least, its best ones; all of a smaller group.
+        floor: units that every scored group keeps at least, its best ones; all of a smaller group. Rounded
+            up to bundles.
+        round_to: kept units times their width are a multiple of this, unless all or none are kept.
 
     Returns:
         For each scored group the sorted indices that stay. Their cost exceeds the budget by no more than
@@ -62,73 +74,124 @@ def allocate(
             more than the budget, with the largest sparsity there is.
     """
     group_cost = {structure.sublayers[name].units.name: cost for name, cost in costs.items()}
+    units = {structure.sublayers[name].units.name: structure.sublayers[name].units for name in costs}
     for name, vector in scores.items():
         if name not in group_cost:
             raise BudgetError(f"{name} was scored but is outside the budget's scope; score what is in it.")
         if not vector.isfinite().all():
             raise BudgetError(f"{name} has scores that are not finite numbers; look for NaN in the model.")
-    room = _room(scores, group_cost, sparsity, floor)
+    ranked = [
+        _Ranked.of(units[name], scores[name], group_cost[name], floor, round_to) for name in sorted(scores)
+    ]
+    room = _room(ranked, group_cost, sparsity, floor)
     if not scores:
         return {}
-    pool = _Pool.of(scores, group_cost)
-    best = pool.rank < floor
-    classes = np.unique(pool.cost)
-    queues = [np.flatnonzero(~best & (pool.cost == cost)) for cost in classes]
-    values = [np.maximum(pool.score[queue], 0) for queue in queues]
-    counts = _filled(queues, classes, room, _best_counts(values, classes, room))
-    for queue, count in zip(queues, counts, strict=True):
-        best[queue[:count]] = True
+    kept = _kept_units(ranked, room)
     return {
-        name: tuple(np.sort(pool.place[best & (pool.group == number)]).tolist())
-        for number, name in enumerate(sorted(scores))
+        group.name: tuple(np.sort(group.order[:count]).tolist())
+        for group, count in zip(ranked, kept, strict=True)
     }
 
 
-class _Pool(NamedTuple):
-    """All scored units, best first; ties by group and index."""
+class _Ranked(NamedTuple):
+    """A scored group, its units best first."""
 
-    score: Floats
-    group: Integers  # number of the group among the sorted names
-    place: Integers  # index in its group
-    cost: Floats
-    rank: Integers  # in its group, 0 for the best
+    name: str
+    order: Integers  # its units; ties by index
+    score: Floats  # theirs
+    cost: SublayerCost
+    bundle: int  # units that are kept or go together
+    held: int  # units that must stay
 
     @classmethod
-    def of(cls, scores: Mapping[str, Tensor], group_cost: Mapping[str, SublayerCost]) -> _Pool:
-        names = sorted(scores)
-        vectors = [scores[name].detach().cpu().double().numpy() for name in names]
-        sizes = [len(vector) for vector in vectors]
-        score = np.concatenate(vectors)
-        group = np.repeat(np.arange(len(names)), sizes)
-        place = np.concatenate([np.arange(size) for size in sizes])
-        cost = np.repeat([float(group_cost[name].unit) for name in names], sizes)
-        order = np.argsort(-score, kind="stable")  # which leaves ties by group and index
-        score, group, place, cost = score[order], group[order], place[order], cost[order]
-        rank = np.empty_like(place)
-        for number, size in enumerate(sizes):
-            rank[group == number] = np.arange(size)
-        return cls(score, group, place, cost, rank)
+    def of(
+        cls, units: UnitGroup, vector: Tensor, cost: SublayerCost, floor: int, round_to: int | None
+    ) -> _Ranked:
+        score = vector.detach().cpu().double().numpy()
+        order = np.argsort(-score, kind="stable")
+        bundle = bundle_size(units, round_to)
+        return cls(units.name, order, score[order], cost, bundle, rounded_up(floor, units, bundle))
+
+    @property
+    def divided(self) -> int:
+        """Units that make up bundles."""
+        return len(self.order) // self.bundle * self.bundle
+
+    def sums(self, score: Floats) -> Floats:
+        """Sum of each bundle."""
+        total: Floats = score[: self.divided].reshape(-1, self.bundle).sum(1)
+        return total
+
+
+def _kept_units(ranked: Sequence[_Ranked], room: float) -> list[int]:
+    """How many units of each group to keep, those that are held included.
+
+    Args:
+        ranked: the groups, by name.
+        room: what may be spent on units that are not held.
+    """
+    pool = _Pool.of(ranked)
+    best = pool.is_held.copy()
+    classes = np.unique(pool.cost)
+    queues = [np.flatnonzero(~pool.is_held & (pool.cost == cost)) for cost in classes]
+    values = [pool.value[queue] for queue in queues]
+    counts = _filled(queues, classes, room, _best_counts(values, classes, room))
+    for queue, count in zip(queues, counts, strict=True):
+        best[queue[:count]] = True
+    bundles = np.bincount(pool.group[best], minlength=len(ranked))
+    kept = [max(group.held, int(n) * group.bundle) for group, n in zip(ranked, bundles, strict=True)]
+    left = room - float(np.dot(counts, classes))
+    remainders = [i for i, group in enumerate(ranked) if kept[i] == group.divided < len(group.order)]
+    for i in sorted(remainders, key=lambda i: -float(ranked[i].score[kept[i] :].clip(0).sum())):
+        price = ranked[i].cost.unit * (len(ranked[i].order) - kept[i])
+        if price <= left:
+            kept[i] = len(ranked[i].order)
+            left -= price
+    return kept
+
+
+class _Pool(NamedTuple):
+    """The bundles of all scored groups, best first; ties by group and rank in the group."""
+
+    value: Floats  # sum of the scores above zero
+    group: Integers  # number of the group
+    cost: Floats
+    is_held: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, ranked: Sequence[_Ranked]) -> _Pool:
+        raw = np.concatenate([group.sums(group.score) for group in ranked])
+        value = np.concatenate([group.sums(group.score.clip(0)) for group in ranked])
+        sizes = [group.divided // group.bundle for group in ranked]
+        number = np.repeat(np.arange(len(ranked)), sizes)
+        cost = np.repeat([float(group.cost.unit) * group.bundle for group in ranked], sizes)
+        is_held = np.concatenate([np.arange(g.divided)[:: g.bundle] < g.held for g in ranked])
+        order = np.lexsort((-raw, -value))  # which leaves ties by group and rank
+        return cls(value[order], number[order], cost[order], is_held[order])
 
 
 def _room(
-    scores: Mapping[str, Tensor], group_cost: Mapping[str, SublayerCost], sparsity: float, floor: int
+    ranked: Sequence[_Ranked], group_cost: Mapping[str, SublayerCost], sparsity: float, floor: int
 ) -> float:
     """What is left to spend once all that must stay is paid for."""
+    scored = {group.name for group in ranked}
     total = sum(cost.prunable for cost in group_cost.values())
-    unscored = sum(cost.prunable for name, cost in group_cost.items() if name not in scores)
-    held = {name: min(floor, group_cost[name].units) for name in scores}
-    least = unscored + sum(group_cost[name].kept(units) for name, units in held.items())
+    unscored = sum(cost.prunable for name, cost in group_cost.items() if name not in scored)
+    least = unscored + sum(group.cost.kept(group.held) for group in ranked)
     budget = (1 - sparsity) * total + ROUNDING * total
     if least > budget:
-        without = f"{len(group_cost) - len(scores)} of {len(group_cost)} groups in scope have no scores"
+        without = f"{len(group_cost) - len(ranked)} of {len(group_cost)} groups in scope have no scores"
         reasons = [without] if unscored else []
-        reasons += [f"each group keeps at least {floor} units"] if floor else []
+        rounded = (
+            "" if all(group.held == min(floor, len(group.order)) for group in ranked) else ", rounded up"
+        )
+        reasons += [f"each group keeps at least {floor} units{rounded}"] if floor else []
         raise BudgetError(
             f"a sparsity of {sparsity:g} cannot be reached: {least / total:.4f} of the cost in scope must "
             f"stay, because {' and '.join(reasons)}. Ask for at most "
             f"{int((1 - least / total) * 1e4) / 1e4:g}."
         )
-    charged = sum(group_cost[name].fixed + group_cost[name].unit * units for name, units in held.items())
+    charged = sum(group.cost.fixed + group.cost.unit * group.held for group in ranked)
     return budget - unscored - charged
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from prunekit.adapters.base import Adapter, Structure
+from prunekit.flops import count_macs as count_macs  # its callers count costs beside it
 from prunekit.pruning.units import HIDDEN, Sublayer, in_scope
 
 if TYPE_CHECKING:
@@ -192,24 +193,3 @@ def _self_attention(structure: Structure, stack: str) -> Iterable[Sublayer]:
 def count_parameters(model: nn.Module) -> int:
     """Parameters of ``model``, tied ones once."""
     return sum(p.numel() for p in model.parameters())
-
-
-def count_macs(model: PreTrainedModel, inputs: Mapping[str, Any]) -> int:
-    """MACs of one forward pass, by torch's counter.
-
-    Run with eager attention: the counter does not see the fused attention kernel of CPUs.
-    """
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    kernel = model.config._attn_implementation
-    was_training = model.training
-    model.eval()
-    model.set_attn_implementation("eager")
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model(**inputs)
-    finally:
-        model.set_attn_implementation(kernel)
-        model.train(was_training)
-    return int(counter.get_total_flops()) // 2

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from prunekit.pruning.stopwatch import Stopwatch
     from prunekit.recipe import BudgetSpec, MacsSpec
     from prunekit.tasks.base import Task
 
@@ -29,14 +30,16 @@ class PrunableModel:
     Args:
         model: the dense model; its weights may be trained, its shapes are never changed.
         adapter: its architecture.
+        stopwatch: times it and what is cut of it; there where the budget is a latency.
 
     Attributes:
         structure: stacks, sublayers and groups as found in ``model``.
     """
 
-    def __init__(self, model: PreTrainedModel, adapter: Adapter) -> None:
+    def __init__(self, model: PreTrainedModel, adapter: Adapter, stopwatch: Stopwatch | None = None) -> None:
         self.model = model
         self.adapter = adapter
+        self.stopwatch = stopwatch
         self.structure: Structure = adapter.structure(model)
 
     @property
@@ -88,7 +91,7 @@ class PrunableModel:
 
     def copy(self) -> PrunableModel:
         """An independent copy, such as a teacher."""
-        return PrunableModel(deepcopy(self.model), self.adapter)
+        return PrunableModel(deepcopy(self.model), self.adapter, self.stopwatch)
 
     def costs(self, budget: BudgetSpec, task: Task | None = None) -> dict[str, cost.SublayerCost]:
         """What the sublayers in the budget's scope cost, in the budget's metric.

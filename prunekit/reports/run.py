@@ -12,19 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from prunekit.reports.markdown import bullets, escape, table
+from prunekit.reports.pair import call_text, device_text, ms_text, speed_notes, speed_section, speedup_text
 from prunekit.reports.published import published_section
 
 Report = Mapping[str, Any]
 _Kept = tuple[int, int]  # units kept, units there were
-FEW_ROUNDS = 5
 
-_BUDGET_WORDS = {"params": "parameters", "macs": "MACs", "latency": "time"}
-_PART_WORDS = {
-    "natural": "generate, natural length",
-    "encoder": "encoder",
-    "first_token": "first token (encoder included)",
-    "per_token": "each further token",
-}
+_BUDGET_WORDS = {"params": "parameters", "macs": "MACs"}
 _VERIFY_WORDS = {
     "masked_vs_pruned_max_abs": "masked against pruned model, largest difference",
     "tolerance": "tolerance",
@@ -49,7 +43,7 @@ def render_markdown(report: Report) -> str:
         _headline(report),
         bullets("## Warnings", map(escape, report.get("warnings", []))),
         ["## Quality", *_quality(report)],
-        ["## Speed", *_speed(report)],
+        ["## Speed", *speed_section(report)],
         published_section(report),
         _structure(report),
         bullets("## Verification", _verification(report)),
@@ -69,7 +63,7 @@ def print_summary(report: Report, console: Console) -> None:
     for row in headline(report):
         figures.add_row(*map(Text, row))
     console.print(figures)
-    lines = [budget_sentence(report), *_kept_lines(report), *_verification(report), *_speed_notes(report)]
+    lines = [budget_sentence(report), *_kept_lines(report), *_verification(report), *speed_notes(report)]
     lines += [f"Warning: {warning}" for warning in report.get("warnings", [])]
     if "run" in report:
         lines.append(f"Report: {report['run']}/report.md   Model: {report['run']}/model")
@@ -81,11 +75,21 @@ def budget_sentence(report: Report, code: str = "") -> str:
     """Requested against achieved share in one sentence; ``code`` encloses the scope's patterns."""
     requested, achieved = report.get("requested") or {}, report.get("achieved") or {}
     said = ["No budget was requested"]
-    if "sparsity" in requested:
+    if "ratio" in requested:
+        said = [f"Requested {100 * requested['ratio']:g} % of the dense model's time"]
+        if latency := achieved.get("latency"):
+            said.append(f"measured when it was planned {_of_the_time(latency)}")
+    elif "sparsity" in requested:
         said = [f"Requested {_share(requested)} of {_target(requested, code)} removed"]
     if "sparsity" in achieved:
-        said.append(f"achieved {100 * achieved['sparsity']:.1f} %")
+        removed = "" if "ratio" not in requested else " of the parameters in scope removed"
+        said.append(f"achieved {100 * achieved['sparsity']:.1f} %{removed}")
     return "; ".join(said) + "."
+
+
+def _of_the_time(latency: Mapping[str, Any]) -> str:
+    share, low, high = (100 * latency[key] for key in ("measured", "low", "high"))
+    return f"{share:.1f} % [{low:.1f}, {high:.1f}]"
 
 
 def headline(report: Report) -> list[tuple[str, str, str, str]]:
@@ -93,6 +97,10 @@ def headline(report: Report) -> list[tuple[str, str, str, str]]:
     requested, achieved = report.get("requested") or {}, report.get("achieved") or {}
     metric = requested.get("metric", "params")
     rows = []
+    if latency := achieved.get("latency"):
+        predicted = f"{100 * latency['predicted']:.1f} % predicted"
+        asked = f"{100 * latency['target']:g} %"
+        rows.append(("share of the dense model's time", asked, predicted, _of_the_time(latency)))
     if "sparsity" in achieved:
         what = f"removed from {_target(requested)}"
         rows.append((what, _share(requested), f"{100 * achieved['sparsity']:.1f} %", ""))
@@ -113,8 +121,8 @@ def headline(report: Report) -> list[tuple[str, str, str, str]]:
         dense, pruned = (_metric(quality[side], quality["primary"]) for side in ("dense", "pruned"))
         rows.append((_primary(quality), "", "", f"{dense} -> {pruned}"))
     if speed:
-        times = f"{_ms(speed['dense']['median_ms'])} -> {_ms(speed['pruned']['median_ms'])} ms"
-        rows.append((f"{_call(speed)} ({_device(speed)})", "", "", f"{times}, {_speedup(speed)}"))
+        times = f"{ms_text(speed['dense']['median_ms'])} -> {ms_text(speed['pruned']['median_ms'])} ms"
+        rows.append((f"{call_text(speed)} ({device_text(speed)})", "", "", f"{times}, {speedup_text(speed)}"))
     return rows
 
 
@@ -141,8 +149,9 @@ def _share(requested: Mapping[str, Any]) -> str:
 
 
 def _target(requested: Mapping[str, Any], code: str = "") -> str:
-    metric = requested.get("metric", "params")
-    words, scope = _BUDGET_WORDS.get(metric, metric), requested.get("scope") or []
+    # Time is met by removing units, whose parameters are counted.
+    metric = "params" if "ratio" in requested else requested.get("metric", "params")
+    words, scope = _BUDGET_WORDS[metric], requested.get("scope") or []
     if not scope:
         return f"all prunable {words}"
     names = " and ".join(f"{code}{pattern}{code}" for pattern in scope)
@@ -179,82 +188,6 @@ def _quality(report: Report) -> list[str]:
     ]
     note = "± is one standard error" + (f", {quality['n']:,} examples." if "n" in quality else ".")
     return [table(("metric", "dense", "pruned", "change"), rows), note]
-
-
-def _speed(report: Report) -> list[str]:
-    speed = report.get("speed")
-    if not speed:
-        return ["Not measured in this run."]
-    rows = [_speed_row(_call(speed), speed["dense"], speed["pruned"], speed)]
-    for part, dense in speed["dense"].get("parts", {}).items():
-        pruned = speed["pruned"]["parts"][part]
-        lengths = f" ({dense['tokens']} and {pruned['tokens']} tokens)" if "tokens" in dense else ""
-        rows.append(_speed_row(_PART_WORDS.get(part, part) + lengths, dense, pruned, pruned))
-    if "control" in speed:
-        rows.append(
-            _speed_row("control: dense a second time", speed["dense"], speed["control"], speed["control"])
-        )
-    for key, what in (("peak_mib", "peak memory, MiB"), ("weights_mib", "weights, MiB")):
-        sides = [speed[side].get(key) for side in ("dense", "pruned")]
-        if None not in sides:
-            rows.append((what, *(f"{side:,.1f}" for side in sides), ""))
-    header = ("ms: median (p10 to p90)", "dense", "pruned", "speedup, 95 % interval")
-    return [_speed_settings(report), table(header, rows), *_speed_notes(report)]
-
-
-def _speed_row(
-    what: str, dense: Mapping[str, Any], pruned: Mapping[str, Any], compared: Mapping[str, Any]
-) -> tuple[str, ...]:
-    spread = (f"{_ms(s['median_ms'])} ({_ms(s['p10_ms'])} to {_ms(s['p90_ms'])})" for s in (dense, pruned))
-    return (what, *spread, _speedup(compared))
-
-
-def _speedup(compared: Mapping[str, Any]) -> str:
-    interval = f"{compared['speedup']:.2f}x [{compared['speedup_low']:.2f}, {compared['speedup_high']:.2f}]"
-    return f"{interval}, {compared['verdict']}" if "verdict" in compared else interval
-
-
-def _ms(milliseconds: float) -> str:
-    return f"{milliseconds:.1f}" if milliseconds >= 10 else f"{milliseconds:.3g}"
-
-
-def _call(speed: Mapping[str, Any]) -> str:
-    forced = speed.get("new_tokens")
-    return f"generate, {forced} tokens forced" if forced else "forward"
-
-
-def _device(speed: Mapping[str, Any]) -> str:
-    return "CPU" if speed["device"] == "cpu" else "GPU"
-
-
-def _speed_settings(report: Report) -> str:
-    speed = report["speed"]
-    machine = speed.get("environment") or report.get("environment") or {}
-    name = machine.get("cpu" if speed["device"] == "cpu" else "gpu")
-    said = [f"{_device(speed)}: {name}" if name else _device(speed)]
-    said += [str(speed[key]) for key in ("dtype", "attention") if speed.get(key)]
-    words = {
-        "batch_size": "batch {}",
-        "input_tokens": "{} input tokens",
-        "num_beams": "beams {}",
-        "threads": "threads {}",
-        "rounds": "{} interleaved rounds",
-        "warmup": "{} warm-up rounds before them",
-    }
-    said += [text.format(speed[key]) for key, text in words.items() if speed.get(key) is not None]
-    return escape(", ".join(said)) + "."
-
-
-def _speed_notes(report: Report) -> list[str]:
-    speed = report.get("speed")
-    if not speed:
-        return []
-    notes = []
-    if speed["device"] == "cpu":
-        notes.append("Times are of a CPU; a GPU may rank the models differently.")
-    if speed.get("rounds", FEW_ROUNDS) < FEW_ROUNDS:
-        notes.append(f"Only {speed['rounds']} timed rounds: too few for the interval to mean much.")
-    return notes
 
 
 def _layers(report: Report) -> tuple[dict[str, dict[str, dict[int, _Kept]]], dict[str, _Kept]]:

@@ -1,0 +1,1 @@
+"""Budgets in time: a table of what each part takes, a plan by it, and the measurement that corrects it."""
