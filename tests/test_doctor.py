@@ -60,7 +60,7 @@ def test_the_decoders_depth_is_named_where_the_time_is_the_decoders(name, adapte
     )
     gains = {row["name"]: row["verdict"] for row in found["experiments"]}
     assert gains["greedy in place of beams"] == "faster"
-    assert gains["bf16"] == gains["half the neurons"] == "no difference"
+    assert gains["bf16"] == gains["half the decoder's neurons"] == "no difference"
 
 
 def test_small_batches_are_overhead_bound_and_larger_ones_are_not(adapters, invented):
@@ -229,7 +229,9 @@ def test_tiny_models_are_diagnosed_for_real(name, adapters, monkeypatch):
     assert json.loads(json.dumps(found)) == found
     assert [row["error"] for row in found["experiments"] if "error" in row] == []
     names = {row["name"] for row in found["experiments"]}
-    assert {"half the encoder's blocks", "half the neurons", "half the heads", "bf16"} <= names
+    whose = ["the decoder's", "the encoder's"] if name in ("t5", "bart") else ["the"]
+    units = {f"half {each} {kind}" for each in whose for kind in ("neurons", "heads")}
+    assert {"half the encoder's blocks", "bf16", *units} <= names
     assert ("half the decoder's blocks" in names) == (name in ("t5", "bart"))
     assert [row["batch"] for row in found["batches"]] == [1, 2, 4]
     assert render_markdown(found)

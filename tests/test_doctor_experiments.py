@@ -6,7 +6,12 @@ import pytest
 import torch
 from doctor_calls import shape, small_spec
 
-from prunekit.doctor.experiments import cut_experiments, rounding_experiment, setting_experiments
+from prunekit.doctor.experiments import (
+    cut_experiments,
+    narrow_copy,
+    rounding_experiment,
+    setting_experiments,
+)
 from prunekit.doctor.widths import matrix_widths, rounded_down, sublayer_widths
 from prunekit.plugins import get_registry
 from prunekit.pruning.plan import PruningPlan
@@ -22,31 +27,44 @@ methods: {{{method}}}
 """
 
 
+STACKS = ("encoder", "decoder")
+
 # Experiments
 
 
 @pytest.mark.parametrize("name", ["t5", "bart"])
-def test_encoder_decoders_are_cut_by_half_in_four_ways(name, prunable):
+def test_each_stack_of_encoder_decoders_is_cut_by_half_in_three_ways(name, prunable):
     target = prunable(tiny_model(name))
     whole = shape(target.model)
     found = {e.factor: shape(e.model) for e in cut_experiments(target, small_spec())}
-    assert list(found) == ["decoder depth", "encoder depth", "feed-forward width", "number of heads"]
+    ways = ("feed-forward width", "number of heads")
+    widths = [f"{stack} {way}" for stack in ("decoder", "encoder") for way in ways]
+    assert list(found) == ["decoder depth", "encoder depth", *widths]
     assert (found["decoder depth"].encoder, found["decoder depth"].decoder) == (3, 2)
     assert (found["encoder depth"].encoder, found["encoder depth"].decoder) == (2, 3)
-    narrow, few = found["feed-forward width"], found["number of heads"]
-    assert vars(narrow) == {**vars(whole), "neurons": whole.neurons // 2}
-    assert vars(few) == {**vars(whole), "heads": whole.heads // 2}
+    assert sum(whole.neurons - found[f"{s} feed-forward width"].neurons for s in STACKS) == whole.neurons // 2
+    assert sum(whole.heads - found[f"{s} number of heads"].heads for s in STACKS) == whole.heads // 2
     assert shape(target.model) == whole
+    assert vars(shape(narrow_copy(target, small_spec()))) == {**vars(whole), "neurons": whole.neurons // 2}
+
+
+def test_a_model_with_one_stack_is_cut_in_three_ways(prunable):
+    found = {e.factor: e.name for e in cut_experiments(prunable(tiny_model("bert")), small_spec())}
+    assert found == {
+        "encoder depth": "half the encoder's blocks",
+        "feed-forward width": "half the neurons",
+        "number of heads": "half the heads",
+    }
 
 
 def test_a_cut_says_how_much_it_leaves_and_how_a_recipe_gets_it(prunable):
     found = {e.name: e for e in cut_experiments(prunable(tiny_model("t5")), small_spec())}
-    blocks, neurons = found["half the decoder's blocks"], found["half the neurons"]
+    blocks, neurons = found["half the decoder's blocks"], found["half the decoder's neurons"]
     assert (blocks.change, blocks.how) == ("2 of 3 blocks left", ("nash: {decoder_layers: 2}",))
     assert blocks.left == pytest.approx(2 / 3)
     assert found["half the encoder's blocks"].how == ("uniform: {encoder_layers: 2}",)
-    assert neurons.change == "60 of 120 neurons left"
-    assert neurons.how[0].startswith('budget: {sparsity: 0.50, scope: ["*.ffn.neurons"]}')
+    assert neurons.change == "30 of 60 neurons left"
+    assert neurons.how[0].startswith('budget: {sparsity: 0.50, scope: ["decoder.*.ffn.neurons"]}')
 
 
 def test_budgets_for_a_pruned_model_are_shares_of_the_model_it_came_from(prunable):

@@ -48,9 +48,16 @@ def test_a_whole_that_is_not_the_sum_of_its_parts_is_met(truth, ratio):
 
 def test_the_next_aim_is_the_prediction_scaled_by_what_was_measured():
     met = meet(stopwatch(lambda ratio: 1.25 * ratio), SCORES, LAYOUT, 0.6)
-    first, second = met.record["tries"]
+    first, second = met.record["tries"][:2]
     assert first["aim"] == 0.6
     assert second["aim"] == pytest.approx(first["predicted"] * 0.6 / first["measured"])
+
+
+def test_a_plan_that_would_just_do_is_corrected_once_more():
+    # The finished model is measured again, and should not end beyond 3 % by bad luck.
+    met = meet(stopwatch(lambda ratio: 1.02 * ratio), SCORES, LAYOUT, 0.6)
+    assert len(met.record["tries"]) > 1
+    assert abs(met.record["measured"] / 0.6 - 1) < 0.02
 
 
 def test_between_a_slow_and_a_fast_plan_the_next_aim_lies_on_their_line():

@@ -10,6 +10,7 @@ from prunekit.doctor.experiments import (
     HALF_NEURONS,
     Experiment,
     cut_experiments,
+    narrow_copy,
     rounding_experiment,
     setting_experiments,
 )
@@ -65,11 +66,11 @@ def examine(subject: Subject, *, progress: Progress | None = None) -> dict[str, 
     side, spec = subject.side, subject.spec
     origin = subject.dense.target if subject.dense else None
     cuts: list[Experiment] = []
-    rounded = None
+    rounded = narrow = None
     if side.target is not None:
         cuts = cut_experiments(side.target, spec, origin=origin.structure if origin else None)
         rounded = rounding_experiment(side.target, spec)
-    narrow = next((cut.model for cut in cuts if cut.name == HALF_NEURONS), None)
+        narrow = narrow_copy(side.target, spec)
     experiments = [*cuts, *([rounded] if rounded else []), *setting_experiments(side.model, spec)]
     result, rows = _run(side, experiments, spec, progress)
     whole = result["models"][MODEL]

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 HALF_NEURONS = "half the neurons"
 ROUND_TO = 8
-_UNITS: Mapping[Kind, tuple[str, str, str]] = {
-    "neuron": (HALF_NEURONS, "feed-forward width", "*.ffn.neurons"),
-    "head": ("half the heads", "number of heads", "*.heads"),
+_UNITS: Mapping[Kind, tuple[str, str]] = {
+    "neuron": ("feed-forward width", "ffn.neurons"),
+    "head": ("number of heads", "heads"),
 }
 _SCORERS = "magnitude, fisher or optin"
 
@@ -60,7 +60,10 @@ class Experiment:
 def cut_experiments(
     target: PrunableModel, spec: SpeedSpec, *, origin: Structure | None = None
 ) -> list[Experiment]:
-    """Copies without half of a stack's blocks, of all neurons and of all heads; none where that is nothing.
+    """Copies without half of a stack's blocks, neurons or heads; none where that is nothing.
+
+    Each cut is of one stack, so that its depth and its widths are compared on the same ground: half the
+    blocks take half of that stack's neurons and heads along.
 
     Args:
         target: what is cut; it is left as it is.
@@ -96,28 +99,43 @@ def _block_cuts(target: PrunableModel, spec: SpeedSpec, draw: random.Random) -> 
 def _unit_cuts(
     target: PrunableModel, spec: SpeedSpec, draw: random.Random, origin: Structure
 ) -> Iterator[Experiment]:
-    for kind, (name, factor, pattern) in _UNITS.items():
-        sizes = _sizes(target.structure, kind)
-        keep = {
+    several = len(target.structure.stacks) > 1
+    for stack in reversed(list(target.structure.stacks)):
+        for kind, (factor, pattern) in _UNITS.items():
+            sizes = _sizes(target.structure, kind, stack)
+            plan = _halved(sizes, draw)
+            if not plan.keep:
+                continue
+            total = sum(sizes.values())
+            kept = sum(len(plan.keep.get(group, range(size))) for group, size in sizes.items())
+            sparsity = 1 - kept / sum(_sizes(origin, kind, stack).values())
+            scope = f"{stack}.*.{pattern}" if several else f"*.{pattern}"
+            yield Experiment(
+                f"half the {stack}'s {kind}s" if several else f"half the {kind}s",
+                "cut",
+                f"{stack} {factor}" if several else factor,
+                f"{kept:,} of {total:,} {kind}s left",
+                (f'budget: {{sparsity: {sparsity:.2f}, scope: ["{scope}"]}}  # with {_SCORERS}',),
+                target.pruned(plan).model,
+                spec,
+                kept / total,
+            )
+
+
+def narrow_copy(target: PrunableModel, spec: SpeedSpec) -> PreTrainedModel | None:
+    """A copy with half the neurons of every sublayer; none where there are none to lose."""
+    plan = _halved(_sizes(target.structure, "neuron"), random.Random(spec.seed))
+    return target.pruned(plan).model if plan.keep else None
+
+
+def _halved(sizes: Mapping[str, int], draw: random.Random) -> PruningPlan:
+    return PruningPlan(
+        keep={
             group: tuple(sorted(draw.sample(range(size), size - size // 2)))
             for group, size in sizes.items()
             if size > 1
         }
-        if not keep:
-            continue
-        total = sum(sizes.values())
-        kept = total - sum(sizes[group] - len(units) for group, units in keep.items())
-        sparsity = 1 - kept / sum(_sizes(origin, kind).values())
-        yield Experiment(
-            name,
-            "cut",
-            factor,
-            f"{kept:,} of {total:,} {kind}s left",
-            (f'budget: {{sparsity: {sparsity:.2f}, scope: ["{pattern}"]}}  # with {_SCORERS}',),
-            target.pruned(PruningPlan(keep=keep)).model,
-            spec,
-            kept / total,
-        )
+    )
 
 
 def rounding_experiment(target: PrunableModel, spec: SpeedSpec) -> Experiment | None:
@@ -168,5 +186,9 @@ def setting_experiments(model: PreTrainedModel, spec: SpeedSpec) -> list[Experim
     return found
 
 
-def _sizes(structure: Structure, kind: Kind) -> dict[str, int]:
-    return {s.units.name: s.units.size for s in structure.sublayers.values() if s.units.kind == kind}
+def _sizes(structure: Structure, kind: Kind, stack: str | None = None) -> dict[str, int]:
+    return {
+        sub.units.name: sub.units.size
+        for sub in structure.sublayers.values()
+        if sub.units.kind == kind and stack in (None, sub.stack)
+    }

@@ -22,6 +22,8 @@ TRIES = 6
 """Plans that are measured at most."""
 TOLERANCE = 0.03
 """How far the measured ratio may be from the one that was asked for, as a share of that."""
+NEAR = 0.01
+"""How near is near enough to stop: the finished model is measured once more, and should be within too."""
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +70,7 @@ def meet(
     floor: int = 0,
     round_to: int | None = None,
 ) -> Met:
-    """Plan, measure and correct until the measured ratio is within ``TOLERANCE`` of the one asked for.
+    """Plan, measure and correct until the measured ratio is within ``NEAR`` of the one asked for.
 
     The table cannot know the whole: what it predicts is off by some factor, which is taken from the last
     measurement; between a plan that was too slow and one that was too fast, the next aim lies on the line
@@ -96,7 +98,7 @@ def meet(
         measured = stopwatch.ratio(PruningPlan(keep={**plan.keep, **emptied_blocks(structure, plan.keep)}))
         tries.append(_Try(aim, plan, measured))
         _log.info("latency: %.4f predicted, %.4f measured, %.4f asked", plan.predicted, measured.ratio, ratio)
-        if _miss(tries[-1], ratio) <= TOLERANCE:
+        if _miss(tries[-1], ratio) <= NEAR:
             break
         aim = min(1.0, max(least, _next_aim(tries, ratio)))
     best = min(tries, key=lambda done: _miss(done, ratio))
