@@ -63,7 +63,7 @@ def prune(target: PrunableModel, task: Task, row: dict[str, Any], folder: Path) 
     plan = method(config).plan(target, task, budget, trainer)
     seconds = time.perf_counter() - started
     removed = sparsity(target.costs(budget, task), target.structure, plan.keep)
-    found = task.evaluate(target.pruned(plan).model, "test", batch_size=256, limit=EXAMPLES)
+    found = task.evaluate(target.pruned(plan).model, "test", batch_size=256, limit=EXAMPLES).metrics
     return {**row, "macs": 1 - removed, "plan_s": round(seconds, 2), **found}
 
 
@@ -119,7 +119,7 @@ def main() -> None:
             if (row["label"], row["retained"], row["seed"]) not in done:
                 found.append(prune(target, task, row, Path(folder)))
                 file.write(json.dumps(found[-1]) + "\n")
-    dense = task.evaluate(model, "test", batch_size=256, limit=EXAMPLES)
+    dense = task.evaluate(model, "test", batch_size=256, limit=EXAMPLES).metrics
     print(table(found, dense, task.primary_metric))
 
 

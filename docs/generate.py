@@ -25,7 +25,7 @@ from prunekit.cli import app
 from prunekit.method import MethodInfo
 from prunekit.plugins import Registry, plugin_sources
 from prunekit.recipe_models import MethodEntry, Recipe
-from prunekit.tasks.base import Metric, Task
+from prunekit.tasks.base import Evaluation, Metric, MetricValue, Task
 from prunekit.tasks.named import named_files, named_tasks
 
 ROOT = Path(__file__).parents[1]
@@ -249,6 +249,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def results(make: str, *names: str) -> Callable[[], str]:
+    """A block of docs/results.py."""
+    return lambda: str(runpy.run_path(str(ROOT / "docs/results.py"))[make](*names))
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "adapters": adapter_table,
     "adapter-fields": lambda: documented_fields(Adapter),
@@ -263,9 +268,16 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "named-tasks": named_task_table,
     "papers": lambda: str(runpy.run_path(str(ROOT / "docs/reproducing.py"))["papers_table"]()),
     "quickstart": lambda: f"```yaml\n{(ROOT / 'recipes/quickstart.yaml').read_text()}```",
+    "quickstart-figures": results("quickstart"),
     "recipe-keys": recipe_keys,
+    "results-fashion": results("full", "fashion"),
+    "results-g2p": results("full", "g2p"),
+    "results-g2p-headline": results("headline", "g2p"),
+    "results-gloss": results("full", "gloss"),
     "stack-fields": lambda: documented_fields(StackTable),
     "sublayer-fields": lambda: documented_fields(SublayerTable),
+    "evaluation-fields": lambda: documented_fields(Evaluation),
+    "metric-value-fields": lambda: documented_fields(MetricValue),
     "task-fields": lambda: documented_fields(Task),
     "task-keys": lambda: plugin_keys("tasks"),
 }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from prunekit.flops import count_macs
 from prunekit.pruning import cost
 from prunekit.pruning.units import in_scope
 
@@ -76,7 +77,7 @@ def macs(
     """
     lengths = dense.lengths(budget.macs, task)
     inputs = example(dense.model, lengths)
-    before, after = (cost.count_macs(target.model, _on(target.model, inputs)) for target in (dense, pruned))
+    before, after = (count_macs(target.model, _on(target.model, inputs)) for target in (dense, pruned))
     costs = cost.mac_costs(dense.model, dense.structure, lengths)
     scoped = cost.scoped(costs, dense.structure, budget.scope)
     return {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from prunekit.achieved import dense_rows, example
+from prunekit.flops import count_macs
 from prunekit.heads import check_head, load_to_train
 from prunekit.models import load_model, load_processor
-from prunekit.pruning import cost
 from prunekit.pruning.target import PrunableModel, find_adapter
 from prunekit.recipe import BudgetSpec, Recipe, StageSpec, TeacherSpec, resolve_method
 from prunekit.tasks.answering import check_split
@@ -30,7 +30,7 @@ def dry_run(recipe: Recipe, label: str | None, *, registry: Registry) -> dict[st
     check_split(task.name, recipe.evaluate.split, task.splits)
     target = PrunableModel(model, find_adapter(model, registry.adapters))
     lengths = target.lengths(budget.macs, task)
-    counted = {"dense": cost.count_macs(model, example(model, lengths)), "length": lengths.source}
+    counted = {"dense": count_macs(model, example(model, lengths)), "length": lengths.source}
     if lengths.target:
         counted["target_length"] = lengths.target
     by_params, by_macs = (budget.model_copy(update={"metric": metric}) for metric in ("params", "macs"))

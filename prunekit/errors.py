@@ -51,3 +51,7 @@ class RunFolderError(PrunekitError):
 
 class VerificationError(PrunekitError):
     """The masked and the pruned model disagree by more than the stated tolerance."""
+
+
+class ComparisonError(PrunekitError):
+    """Runs that cannot be compared fairly, or a question that their comparison cannot answer."""

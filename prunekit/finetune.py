@@ -87,7 +87,7 @@ def train_model(
             "best_step": result.best_step,
             "train_s": round(result.seconds, 1),
             "evaluate_s": round(time.perf_counter() - started, 1),
-            "quality": {"split": recipe.evaluate.split, "primary": task.primary_metric, **quality},
+            "quality": {"split": recipe.evaluate.split, "primary": task.primary_metric, **quality.metrics},
             **({"published": printed} if printed else {}),
             "environment": environment_record(),
         }
@@ -99,7 +99,7 @@ def _fit(recipe: Recipe, spec: TrainSpec, model: PreTrainedModel, task: Task, tr
     def assess(step: int) -> Assessment:
         found = task.evaluate(
             model, "validation", batch_size=recipe.evaluate.batch_size, limit=VALIDATION_EXAMPLES
-        )
+        ).metrics
         primary = found[task.primary_metric]
         return Assessment(found, rank=(primary if task.higher_is_better else -primary,))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -85,6 +86,11 @@ def model_fingerprint(name: str) -> str:
             return str(AutoConfig.from_pretrained(source)._commit_hash)
     except (OSError, ValueError) as error:
         raise not_loaded(name, error) from error
+
+
+def short_name(name: str) -> str:
+    """The last part of a model's name, in characters that every file system takes."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", name.rstrip("/").rpartition("/")[2]).strip(".-") or "model"
 
 
 def load_model(name: str) -> PreTrainedModel:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
 Advance = Callable[..., None]
 
@@ -23,7 +24,13 @@ class Progress:
 
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
         self.console = console or Console(stderr=True)
+        self.quiet = quiet
         self.enabled = self.console.is_terminal and not quiet
+
+    def say(self, line: str) -> None:
+        """Print a line that stays, on a terminal or not; its text is never read as markup."""
+        if not self.quiet:
+            self.console.print(Text(line), soft_wrap=True)
 
     @contextmanager
     def task(self, label: str, total: int, start: int = 0) -> Iterator[Advance]:

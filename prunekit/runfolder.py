@@ -17,6 +17,12 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def training_log(folder: Path) -> list[dict[str, Any]]:
+    """A run's ``train.jsonl``, an entry a step; empty where nothing was trained."""
+    path = folder / "train.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
 class RunFolder:
     """Opens ``path`` for one run, or goes on with that run if it is there already.
 

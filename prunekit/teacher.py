@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunekit.finetune import train_model
-from prunekit.models import load_processor, model_fingerprint
+from prunekit.models import load_processor, model_fingerprint, short_name
 from prunekit.recipe import EvaluateSpec, NewModel, Recipe, dump_recipe
 from prunekit.runfolder import RunFolder, sha256
 from prunekit.tasks.base import Task, make_task
@@ -47,7 +46,7 @@ def dense_model(recipe: Recipe, folder: Path, *, registry: Registry, progress: P
     training = Recipe(
         version=1, model=recipe.model, task=recipe.task, train=recipe.teacher.train, seed=recipe.seed
     )
-    out = folder / f"{_short(recipe.model)}-{recipe.task.name}-{_digest(training, task)}"
+    out = folder / f"{short_name(recipe.model)}-{recipe.task.name}-{_digest(training, task)}"
     if (out / "finetune.json").is_file():
         _log.info("The teacher is there already: %s", out)
         return str(out)
@@ -67,8 +66,3 @@ def _digest(training: Recipe, task: Task) -> str:
         "data": task.fingerprint(),
     }
     return sha256(json.dumps(facts, sort_keys=True))[:12]
-
-
-def _short(model: str) -> str:
-    """The last part of a name, in characters that every file system takes."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "-", model.rstrip("/").rpartition("/")[2]).strip(".-") or "model"

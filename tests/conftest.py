@@ -17,15 +17,18 @@ def adapters():
     return get_registry().adapters
 
 
-@pytest.fixture
-def one_thread():
-    """Torch on one thread while the test runs: the same results anywhere, and tiny models are quicker."""
+def _on_one_thread():
+    """Torch on one thread meanwhile: the same results anywhere, and tiny models are quicker."""
     import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+one_thread = pytest.fixture(_on_one_thread, name="one_thread")
+module_on_one_thread = pytest.fixture(_on_one_thread, scope="module", name="module_on_one_thread")
 
 
 @pytest.fixture

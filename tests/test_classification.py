@@ -145,7 +145,7 @@ def test_answers_are_the_labels_of_the_largest_logits_and_the_first_of_equals(ta
 
 def test_evaluate_gives_accuracy_its_standard_error_and_the_number(task):
     # 3 of 4 right: 75 percent, sqrt(0.75 * 0.25 / 4).
-    assert task.evaluate(RIGHT_BUT_ONE, "test", batch_size=2) == {
+    assert task.evaluate(RIGHT_BUT_ONE, "test", batch_size=2).metrics == {
         "accuracy": pytest.approx(75.0),
         "accuracy_stderr": pytest.approx(100 * math.sqrt(0.75 * 0.25 / 4)),
         "n": 4,
@@ -159,7 +159,7 @@ def test_a_metric_of_several_ranks_is_given_the_best_labels_and_others_the_best_
         return lambda predictions, references: given.update({name: (predictions, references)}) or (1.0, 0.0)
 
     task.metrics = (Metric("plain", True, kept("plain")), Metric("two", True, kept("two"), ranks=2))
-    found = task.evaluate(RIGHT_BUT_ONE, "test", batch_size=3)
+    found = task.evaluate(RIGHT_BUT_ONE, "test", batch_size=3).metrics
     assert given["plain"][0] == ["red", "green", "red", "green"]
     # Of equals the first in the task's order comes first.
     assert given["two"][0] == ["red\ngreen", "green\nred", "red\nblue", "green\nblue"]
@@ -169,11 +169,11 @@ def test_a_metric_of_several_ranks_is_given_the_best_labels_and_others_the_best_
 
 def test_with_fewer_labels_than_ranks_all_are_given(task):
     task.metrics = (Metric("five", True, lambda given, _: (len(given[0].split("\n")), 0.0), ranks=5),)
-    assert task.evaluate(RIGHT_BUT_ONE, "test", batch_size=3)["five"] == 3
+    assert task.evaluate(RIGHT_BUT_ONE, "test", batch_size=3).metrics["five"] == 3
 
 
 def test_limit_scores_the_first_examples(task):
-    scores = task.evaluate(RIGHT_BUT_ONE, "test", batch_size=2, limit=3)
+    scores = task.evaluate(RIGHT_BUT_ONE, "test", batch_size=2, limit=3).metrics
     assert scores["accuracy"] == pytest.approx(100 * 2 / 3)
     assert scores["n"] == 3
 
@@ -206,7 +206,7 @@ def test_a_trained_model_answers_what_it_learnt(task, model):
         model(**task.collate(task.examples("train"))).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert task.evaluate(model, "test", batch_size=4)["accuracy"] == 100
+    assert task.evaluate(model, "test", batch_size=4).metrics["accuracy"] == 100
 
 
 def test_progress_counts_every_example(task, model, monkeypatch):

@@ -193,6 +193,16 @@ def test_what_prunekit_logs_is_told_on_standard_error(call, pipeline, recipe, mo
     assert json.loads(result.out) == {"label": "trim"}
 
 
+def test_what_is_logged_twice_is_told_once(call, pipeline, recipe, monkeypatch):
+    def run(*positional, **named):
+        for text in ("9 texts were cut off", "scores reused", "9 texts were cut off"):
+            logging.getLogger("prunekit.tasks").info(text)
+        return {"label": "trim"}
+
+    monkeypatch.setattr(pipeline, "run", run)
+    assert call("prune", recipe, "--json").err == "9 texts were cut off\nscores reused\n"
+
+
 def test_an_error_of_prunekits_own_is_told_without_traceback(call, pipeline, recipe):
     pipeline.error = BudgetError("cannot keep [0] heads; the nearest is 1")
     result = call("prune", recipe)

@@ -18,6 +18,7 @@ from prunekit.errors import BudgetError, TrainingError, UnsupportedModelError
 from prunekit.pruning.plan import PruningPlan
 from prunekit.pruning.verify import verify
 from prunekit.recipe import BudgetSpec, TrainSpec
+from prunekit.tasks.base import Evaluation
 from prunekit.testing.tiny import tiny_model
 from prunekit.training.loop import Trainer
 
@@ -38,7 +39,7 @@ class Trained(Labelled):
 
     def evaluate(self, model, split, *, batch_size, limit=None):
         with torch.no_grad():
-            return {"loss": float(model(**self.collate(self._examples)).loss)}
+            return Evaluation({"loss": float(model(**self.collate(self._examples)).loss)}, [], [], [], [], {})
 
 
 def run(name, folder, *, target=None, seed=0, sparsity=0.5, budget=None, train=QUICK, **keys):

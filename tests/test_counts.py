@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from prunekit.achieved import achieved
+from prunekit.flops import count_macs
 from prunekit.pruning import cost
 from prunekit.pruning.budget import keep_by_score
 from prunekit.pruning.cost import Lengths
@@ -304,7 +305,7 @@ def test_macs_of_a_pruned_model_are_the_dense_ones_less_those_of_the_removed_uni
     lengths = Lengths(source, inputs["decoder_input_ids"].shape[1] if "decoder_input_ids" in inputs else 0)
     costs = cost.mac_costs(target.model, target.structure, lengths)
     outside = PER_HIDDEN_OUTSIDE[target.model.config.model_type] + 3 * (name == "deit-distilled")
-    dense = cost.count_macs(target.model, inputs)
+    dense = count_macs(target.model, inputs)
 
     @settings(max_examples=8, deadline=None, derandomize=True, database=None)
     @given(keeps(target.groups))
@@ -312,7 +313,7 @@ def test_macs_of_a_pruned_model_are_the_dense_ones_less_those_of_the_removed_uni
         cut = 16 - len(keep.get("hidden", range(16)))
         removed = sum(c.prunable for c in costs.values()) - cost.kept_cost(costs, target.structure, keep)
         pruned = target.pruned(PruningPlan(keep=keep)).model
-        assert cost.count_macs(pruned, inputs) == dense - removed - cut * outside
+        assert count_macs(pruned, inputs) == dense - removed - cut * outside
 
     check()
 
@@ -321,8 +322,6 @@ def test_macs_of_a_pruned_model_are_the_dense_ones_less_those_of_the_removed_uni
 def test_counting_macs_leaves_the_model_as_it_was(name):
     model = tiny_model(name).train()
     model.set_attn_implementation("sdpa")
-    assert cost.count_macs(model, tiny_inputs(model)) == 2 * cost.count_macs(
-        model, tiny_inputs(model, batch=1)
-    )
+    assert count_macs(model, tiny_inputs(model)) == 2 * count_macs(model, tiny_inputs(model, batch=1))
     assert model.training
     assert model.config._attn_implementation == "sdpa"

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from pipeline_calls import REGISTRY, logits, quick_recipe, run, saved_tiny, snapshot
 from toy_task import copy_task, letter_tokenizer
 
@@ -33,12 +32,7 @@ TEACHER = {
 TASK = {"name": "copy", "train_examples": 1000, "letters": 8}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("module_on_one_thread")
 
 
 def teacher_recipe(folder: Path, **train):
@@ -80,7 +74,7 @@ def test_finetune_keeps_the_state_that_was_best_on_validation(tmp_path):
     assert list(scores) == [2, 4, 6]
     assert result["best_step"] == min(scores, key=scores.get)
     task, model = copy_task(train_examples=1000, letters=8), load_model(str(tmp_path / "run"))
-    assert task.evaluate(model, "validation", batch_size=8)["per"] == scores[result["best_step"]]
+    assert task.evaluate(model, "validation", batch_size=8).metrics["per"] == scores[result["best_step"]]
 
 
 def test_finetune_again_does_no_work_and_another_recipe_is_refused(tmp_path):
@@ -164,6 +158,6 @@ def test_garbage_scores_badly(answers):
 
 
 def test_an_untrained_model_scores_badly():
-    found = copy_task().evaluate(tiny_model("t5"), "test", batch_size=8)
+    found = copy_task().evaluate(tiny_model("t5"), "test", batch_size=8).metrics
     assert found["per"] > 80
     assert found["wer"] == 100

@@ -249,7 +249,7 @@ def test_a_model_is_scored_by_its_largest_logits_on_images_as_they_are(task):
     values = (torch.tensor(images[:50])[:, None] / 255 - 0.286) / 0.353
     with torch.no_grad():
         right = model(pixel_values=values).logits.argmax(-1) == torch.tensor(labels[:50])
-    found = task.evaluate(model, "validation", batch_size=16, limit=50)
+    found = task.evaluate(model, "validation", batch_size=16, limit=50).metrics
     assert found["accuracy"] == pytest.approx(100 * right.float().mean().item())
     assert found["n"] == 50
 
@@ -325,7 +325,7 @@ def test_a_vit_is_finetuned_from_a_recipe_and_saved_with_its_image_processor(ori
 
 
 def test_the_shipped_vit_knows_its_classes(task):
-    found = task.evaluate(load_model("embedded:vit-fashion"), "test", batch_size=100, limit=300)
+    found = task.evaluate(load_model("embedded:vit-fashion"), "test", batch_size=100, limit=300).metrics
     assert found["accuracy"] > 85
 
 

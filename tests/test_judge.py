@@ -13,7 +13,7 @@ from prunekit_judge.metric import LLM_JUDGE, Judge
 from prunekit_judge.prompt import REMINDER, question, read_scores
 
 from prunekit.errors import DataError
-from prunekit.tasks.answering import scores
+from prunekit.tasks.answering import Answered, evaluation
 
 TABLE = {"poor": 2, "fair": 5, "good": 8, "best": 9}
 
@@ -92,9 +92,11 @@ def test_what_is_not_two_scores_from_1_to_10_is_not_read(reply):
 
 def test_the_value_is_the_ratio_of_the_sums_and_its_error_that_of_a_ratio(tmp_path):
     # Scores 2, 5, 8 over 8, 8, 9: 15 / 25; residuals a - 0.6 b are -2.8, 0.2 and 2.6.
-    (value, stderr), _ = scored(by_table(TABLE), tmp_path, ["poor", "fair", "good"], ["good", "good", "best"])
+    found, _ = scored(by_table(TABLE), tmp_path, ["poor", "fair", "good"], ["good", "good", "best"])
+    value, stderr, influences = found
     assert value == pytest.approx(60)
     assert stderr == pytest.approx(100 * math.sqrt(2.8**2 + 0.2**2 + 2.6**2) / 25)
+    assert influences == pytest.approx([100 * each * 3 / 25 for each in (-2.8, 0.2, 2.6)])
 
 
 def test_each_pair_is_asked_in_both_orders_so_that_the_first_place_is_worth_nothing(tmp_path):
@@ -120,7 +122,7 @@ def test_the_first_reference_counts(tmp_path):
 def test_the_same_question_is_asked_once(tmp_path):
     with fake_server(by_table(TABLE)) as server:
         found = judge_at(server, tmp_path).score(["good", "good"], [["good"], ["good"]], ["Do.", "Do."])
-    assert found == (100, 0)
+    assert found[:2] == (100, 0)
     assert len(server.requests) == 1
 
 
@@ -156,12 +158,31 @@ def test_an_example_without_a_verdict_is_left_out_of_both_sums_with_a_warning(tm
         predictions = ["best" if index == 7 else "fair" for index in range(50)]
         found = judge_at(server, tmp_path).score(predictions, [["good"]] * 50, sources)
     assert found.value == pytest.approx(100 * 5 / 8)
+    assert found.influences == pytest.approx([0] * 50)
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warning == (
         "llm-judge: for 1 of 50 examples judge put no two scores from 1 to 10 on the first line of its "
         "reply, asked twice; the first such reply is 'I would rather not.'. They count neither way: the "
         "value is of the rest."
     )
+
+
+def test_an_example_without_a_verdict_has_no_influence_and_the_others_have_a_little_more(tmp_path):
+    predictions = ["best" if index == 7 else "fair" if index % 2 else "poor" for index in range(50)]
+    with fake_server(refusing("Instruction 7\n")) as server:
+        sources = [f"Instruction {index}" for index in range(50)]
+        found = judge_at(server, tmp_path).score(predictions, [["good"]] * 50, sources)
+    rest = [index for index in range(50) if index != 7]
+    with fake_server(by_table(TABLE)) as server:
+        alone = judge_at(server, tmp_path / "alone").score(
+            [predictions[index] for index in rest], [["good"]] * 49, [sources[index] for index in rest]
+        )
+    assert found[:2] == pytest.approx(alone[:2])
+    assert found.influences[7] == 0
+    assert [found.influences[index] for index in rest] == pytest.approx(
+        [x * 50 / 49 for x in alone.influences]
+    )
+    assert found.stderr == pytest.approx(math.hypot(*found.influences) / 50)
 
 
 def test_more_than_one_in_50_examples_without_a_verdict_are_an_error(tmp_path):
@@ -242,8 +263,9 @@ def test_the_judge_of_the_environment_scores_with_the_other_metrics(monkeypatch,
         monkeypatch.setenv("PRUNEKIT_JUDGE_MODEL", "judge")
         LLM_JUDGE.check()
         assert server.requests == []
-        found = scores([LLM_JUDGE], ["poor", "good"], [["good"], ["good"]], lambda: ["Do.", "Say."])
-    assert found["llm-judge"] == pytest.approx(100 * 10 / 16)
+        asked = Answered(["Do.", "Say."], [["good"], ["good"]], [1, 1], ["poor", "good"])
+        found = evaluation([LLM_JUDGE], asked, has_sources=True)
+    assert found.metrics["llm-judge"] == pytest.approx(100 * 10 / 16)
     assert {body["model"] for _, _, body in server.requests} == {"judge"}
     assert len(list((tmp_path / "cache" / "prunekit" / "judge").glob("*.json"))) == 3
 

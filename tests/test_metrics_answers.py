@@ -35,14 +35,14 @@ def test_exact_match_takes_any_reference_and_has_a_binomial_error():
     # 3 of 4 right: sqrt(0.75 * 0.25 / 4).
     predictions = ["Paris", "in Paris", "1889", ""]
     references = [["paris"], ["Paris", "in Paris"], ["in 1889"], [""]]
-    value, stderr = exact_match(predictions, references)
+    value, stderr, _ = exact_match(predictions, references)
     assert value == pytest.approx(75)
     assert stderr == pytest.approx(100 * math.sqrt(0.75 * 0.25 / 4))
 
 
 def test_token_f1_by_hand():
     # 2 of 3 words predicted are among the 4 of the reference: 2 * 2 / 7.
-    value, _ = token_f1(["green Eiffel Tower"], [["the Eiffel Tower of Paris"]])
+    value, *_ = token_f1(["green Eiffel Tower"], [["the Eiffel Tower of Paris"]])
     assert value == pytest.approx(100 * 4 / 7)
 
 
@@ -57,7 +57,7 @@ def test_token_f1_takes_the_best_reference():
 
 def test_token_f1_has_the_error_of_a_mean():
     # 1, 0 and 2/3: the squares of the distances from 5/9, over 9.
-    value, stderr = token_f1(["a b c", "x", "b"], [["b c"], ["y"], ["b c"]])
+    value, stderr, _ = token_f1(["a b c", "x", "b"], [["b c"], ["y"], ["b c"]])
     assert value == pytest.approx(100 * 5 / 9)
     squares = [(score - 5 / 9) ** 2 for score in (1, 0, 2 / 3)]
     assert stderr == pytest.approx(100 * math.sqrt(sum(squares)) / 3)

@@ -38,7 +38,7 @@ def test_rouge_is_the_mean_of_rouge_scores_best_f_measures(kind):
         max(scorer.score(option, prediction)[kind].fmeasure for option in options)
         for prediction, options in zip(PREDICTIONS, REFERENCES, strict=True)
     ]
-    value, stderr = rouge(kind, PREDICTIONS, REFERENCES)
+    value, stderr, _ = rouge(kind, PREDICTIONS, REFERENCES)
     mean = sum(wanted) / 5
     assert value == pytest.approx(100 * mean)
     assert stderr == pytest.approx(100 * math.sqrt(sum((score - mean) ** 2 for score in wanted)) / 5)
@@ -62,7 +62,7 @@ def test_rouge_lsum_takes_lines_as_sentences_in_any_order():
 
 
 def test_rouge_of_a_text_without_ascii_letters_is_0():
-    assert rouge("rouge1", ["Ключ"], [["Ключ"]]) == (0.0, 0.0)
+    assert rouge("rouge1", ["Ключ"], [["Ключ"]])[:2] == (0.0, 0.0)
 
 
 def test_rouge_without_a_reference_is_an_error():
@@ -139,7 +139,7 @@ def test_meteor_is_the_mean_of_nltks_best_scores():
         )
         for prediction, options in zip(predictions, references, strict=True)
     ]
-    value, stderr = meteor(predictions, references)
+    value, stderr, _ = meteor(predictions, references)
     mean = sum(wanted) / 4
     assert value == pytest.approx(100 * mean)
     assert stderr == pytest.approx(100 * math.sqrt(sum((score - mean) ** 2 for score in wanted)) / 4)

@@ -87,14 +87,14 @@ def test_the_error_agrees_with_a_bootstrap(function, scorer):
 
 @pytest.mark.parametrize("function", [bleu, chrf])
 def test_a_corpus_of_one_example_has_no_error(function):
-    value, stderr = function(["the old dog ran"], [["the old dog ran"]])
+    value, stderr, _ = function(["the old dog ran"], [["the old dog ran"]])
     assert value == pytest.approx(100)
     assert stderr == 0
 
 
 @pytest.mark.parametrize("function", [bleu, chrf])
 def test_nothing_but_empty_texts_scores_0(function):
-    assert function(["", ""], [["a dog"], ["a cat"]]) == (0.0, 0.0)
+    assert function(["", ""], [["a dog"], ["a cat"]])[:2] == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("function", [bleu, chrf])

@@ -9,12 +9,18 @@ from prunekit_judge.metric import LLM_JUDGE
 
 from prunekit.errors import DataError, PluginError
 from prunekit.recipe import Recipe
-from prunekit.tasks.answering import check_metric, scores
+from prunekit.tasks.answering import Answered, check_metric, evaluation
 from prunekit.tasks.base import Metric, MetricValue
 from prunekit.tasks.metrics import ACCURACY, METRICS, TOP
 from prunekit.tasks.own.text2text import Text2TextConfig
 
 ANSWERS, REFERENCES = ["a\nb", "c\nd"], [["b"], ["c"]]
+
+
+def scores(metrics, answers=ANSWERS, references=REFERENCES, *, sources=False, ranks=1):
+    """The metrics of two answers; the inputs are ``x`` and ``y``."""
+    asked = Answered(["x", "y"], references, [1, 2], answers, ranks)
+    return evaluation(metrics, asked, has_sources=sources).metrics
 
 
 def recorder(calls, **fields):
@@ -27,18 +33,14 @@ def recorder(calls, **fields):
 
 def test_a_metric_sees_answers_and_references_alone_unless_it_asks():
     calls = []
-    assert scores([recorder(calls)], ANSWERS, REFERENCES) == {"seen": 1.0, "seen_stderr": 0.5, "n": 2}
+    assert scores([recorder(calls)]) == {"seen": 1.0, "seen_stderr": 0.5, "n": 2}
     assert calls == [(ANSWERS, REFERENCES)]
 
 
 def test_a_metric_that_wants_sources_gets_them():
     calls = []
-    scores([recorder(calls, wants_sources=True)], ANSWERS, REFERENCES, lambda: ["x", "y"])
+    scores([recorder(calls, wants_sources=True)], sources=True)
     assert calls == [(ANSWERS, REFERENCES, ["x", "y"])]
-
-
-def test_sources_are_not_made_unless_a_metric_wants_them():
-    scores([ACCURACY], ANSWERS, REFERENCES, lambda: pytest.fail("made"))
 
 
 def test_a_task_without_sources_refuses_a_metric_that_wants_them_before_any_is_scored():
@@ -48,12 +50,12 @@ def test_a_task_without_sources_refuses_a_metric_that_wants_them_before_any_is_s
         DataError,
         match=r"^Metric seen reads the texts that the model was given, and this task gives none; leave",
     ):
-        scores(metrics, ANSWERS, REFERENCES)
+        scores(metrics)
     assert calls == []
 
 
 def test_each_metric_gets_as_many_of_the_best_answers_as_it_looks_at():
-    found = scores([ACCURACY, *TOP], ["a\nb", "c\nd"], REFERENCES, ranks=5)
+    found = scores([ACCURACY, *TOP], ranks=5)
     assert (found["accuracy"], found["top-1"], found["top-5"]) == (50, 50, 100)
 
 
@@ -62,13 +64,13 @@ def test_a_metric_of_more_answers_than_the_task_gives_is_refused():
         DataError,
         match=r"^Metric top-5 looks at the model's 5 best answers to an example, and this task gives one",
     ):
-        scores(TOP, ANSWERS, REFERENCES)
+        scores(TOP)
     with pytest.raises(DataError, match=r"and this task gives 3; leave it out of the task's metrics\.$"):
         check_metric(TOP[1], has_sources=True, ranks=3)
 
 
 def test_an_answer_of_several_lines_stays_whole_where_there_is_one_an_example():
-    assert scores([ACCURACY], ["a\nb"], [["a\nb"]])["accuracy"] == 100
+    assert scores([ACCURACY], references=[["a\nb"], ["c\nd"]])["accuracy"] == 100
 
 
 def test_a_metric_of_no_answers_is_a_fault_of_its_plugin():

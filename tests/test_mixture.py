@@ -198,7 +198,7 @@ def test_answers_end_where_each_task_says(task):
 
 
 def test_tasks_are_scored_apart_and_their_mean_leads(task):
-    found = task.evaluate(Writes(ANSWERS), "test", batch_size=3)
+    found = task.evaluate(Writes(ANSWERS), "test", batch_size=3).metrics
     one, two = 100 * (0.25 / 6) ** 0.5, 100 * (0.25 / 2) ** 0.5
     assert found == pytest.approx(
         {
@@ -217,12 +217,12 @@ def test_tasks_are_scored_apart_and_their_mean_leads(task):
     )
     assert (task.primary_metric, task.higher_is_better) == ("mean", True)
     for label, own in task.tasks.items():
-        alone = own.evaluate(Writes(ANSWERS), "test", batch_size=3)
+        alone = own.evaluate(Writes(ANSWERS), "test", batch_size=3).metrics
         assert {name: found[f"{label}/{name}"] for name in alone} == alone
 
 
 def test_a_limit_of_the_evaluation_is_each_tasks(task):
-    found = task.evaluate(Writes(ANSWERS), "test", batch_size=3, limit=1)
+    found = task.evaluate(Writes(ANSWERS), "test", batch_size=3, limit=1).metrics
     assert (found["long/n"], found["short/n"], found["n"]) == (1, 1, 2)
 
 

@@ -41,7 +41,7 @@ def test_samsum_runs(parquet):
     )
     task = made("samsum", {"test": path})
     assert shown(task) == [("summarize: a b", ("d",)), ("summarize: c", ("e",))]
-    results = task.evaluate(tiny_model("t5"), "test", batch_size=2)
+    results = task.evaluate(tiny_model("t5"), "test", batch_size=2).metrics
     assert {"rougeL", "rouge1", "rouge2", "n"} <= results.keys()
 
 
@@ -145,7 +145,7 @@ def test_cola_writes_the_word_of_the_prompt_and_scores_the_label(parquet, prompt
 def test_mnli_runs_as_classification_with_the_datas_class_names(parquet):
     task = made("mnli", {"test": parquet(MNLI_ROWS, MNLI)}, tokenizer(bert=True), max_length=32)
     assert task.labels == ("entailment", "neutral", "contradiction")
-    results = task.evaluate(tiny_bert(task.labels), "test", batch_size=2)
+    results = task.evaluate(tiny_bert(task.labels), "test", batch_size=2).metrics
     assert results["n"] == 3
 
 

@@ -11,7 +11,7 @@ from stopwatch_calls import FakeStopwatch, chosen, latency, timed_target
 from test_nash_errors import refused
 from toy_task import copy_task
 
-from prunekit import pipeline
+from prunekit import job, pipeline
 from prunekit.errors import BudgetError
 from prunekit.models import load_model
 from prunekit.pruning.cost import sparsity
@@ -109,7 +109,7 @@ def test_the_record_is_plain_data(tmp_path):
 
 
 def test_a_recipe_runs_through_and_its_report_has_the_choice(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "MeasuredStopwatch", lambda dense, *_, **__: FakeStopwatch(dense))
+    monkeypatch.setattr(job, "MeasuredStopwatch", lambda dense, *_, **__: FakeStopwatch(dense))
     nash = {"sparsity_tolerance": 0.9, "validation_limit": 4}
     recipe = quick_recipe(saved_tiny(tmp_path / "dense"), budget=latency(0.75), methods={"nash": nash})
     report = pipeline.run(recipe, None, tmp_path / "run", registry=REGISTRY)

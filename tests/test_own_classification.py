@@ -91,7 +91,7 @@ def test_a_regression_hands_out_numbers_and_scores_the_models(tmp_path):
     model = FirstWord([[numbers.get(word, 0.0)] for word in range(17)], ["LABEL_0"])
     examples = task.examples("test")
     assert task.predict(model, examples, batch_size=2) == [task.reference(each) for each in examples]
-    found = task.evaluate(model, "test", batch_size=3)
+    found = task.evaluate(model, "test", batch_size=3).metrics
     assert (found["pearson"], found["spearman"]) == (pytest.approx(100), pytest.approx(100))
     assert (task.primary_metric, task.higher_is_better, task.labels) == ("pearson", True, ())
 
@@ -156,7 +156,7 @@ def test_keys_that_make_no_sense_are_refused(keys, message):
 
 def test_metrics_are_those_named_and_the_first_leads(path):
     task = classification({"test": path}, labels=["bad", "good"], metrics=["wer", "accuracy"])
-    found = task.evaluate(FirstWord(FIRST_OF_TWO, NAMES), "test", batch_size=4)
+    found = task.evaluate(FirstWord(FIRST_OF_TWO, NAMES), "test", batch_size=4).metrics
     assert list(found) == ["wer", "wer_stderr", "accuracy", "accuracy_stderr", "n"]
     assert (task.primary_metric, task.higher_is_better) == ("wer", False)
 
@@ -177,7 +177,7 @@ def test_the_positive_label_decides_f1(path):
     for positive in NAMES:
         task = classification({"test": path}, labels=list(NAMES), metrics=["f1"], positive=positive)
         always_good = FirstWord([[0.0, 1.0]] * 17, NAMES)
-        found[positive] = task.evaluate(always_good, "test", batch_size=2)["f1"]
+        found[positive] = task.evaluate(always_good, "test", batch_size=2).metrics["f1"]
     assert found == {"good": pytest.approx(100 * 2 / 3), "bad": 0}
 
 

@@ -67,7 +67,7 @@ def test_labels_are_handed_out_and_answers_read_in_the_models_order(train, tmp_p
         best = model(**task.inputs(examples)).logits.argmax(-1).tolist()
     assert task.predict(model, examples, batch_size=5) == [names[index] for index in best]
     right = [names[index] == path_of(each).parts[-2] for index, each in zip(best, examples, strict=True)]
-    found = task.evaluate(model, "test", batch_size=5)
+    found = task.evaluate(model, "test", batch_size=5).metrics
     assert found["accuracy"] == pytest.approx(100 * sum(right) / 12)
     assert found["n"] == 12
 
@@ -148,7 +148,7 @@ def test_a_batch_gives_logits_and_answers(kind, train):
     task = scored(train)
     model = classifier(kind=kind)
     assert model(**task.inputs(task.examples("test"))).logits.shape == (12, 3)
-    assert task.evaluate(model, "test", batch_size=5, limit=7)["n"] == 7
+    assert task.evaluate(model, "test", batch_size=5, limit=7).metrics["n"] == 7
 
 
 def test_a_model_for_images_of_another_size_is_refused(train):
@@ -167,7 +167,7 @@ def test_top_5_counts_a_label_among_the_five_best(tmp_path):
     model, examples = classifier(names), task.examples("test")
     with torch.no_grad():
         order = model(**task.inputs(examples)).logits.argsort(-1, descending=True).tolist()
-    found = task.evaluate(model, "test", batch_size=4)
+    found = task.evaluate(model, "test", batch_size=4).metrics
     for count in (1, 5):
         right = [each.label in best[:count] for each, best in zip(examples, order, strict=True)]
         assert found[f"top-{count}"] == pytest.approx(100 * sum(right) / 16)
@@ -177,7 +177,7 @@ def test_top_5_counts_a_label_among_the_five_best(tmp_path):
 
 def test_with_fewer_classes_than_ranks_every_label_is_among_the_best(train):
     task = scored(train, metrics=["top-5"])
-    assert task.evaluate(classifier(), "test", batch_size=4)["top-5"] == 100
+    assert task.evaluate(classifier(), "test", batch_size=4).metrics["top-5"] == 100
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def written(task, split="test"):
 
 
 def scored(task, answers, **keys):
-    return task.evaluate(Writes(answers), "test", batch_size=3, **keys)
+    return task.evaluate(Writes(answers), "test", batch_size=3, **keys).metrics
 
 
 def predicted(task, answers):
@@ -273,7 +273,7 @@ def test_a_model_trains_on_the_words_and_answers(path):
     batch = task.collate(task.examples("test"))
     assert batch["labels"].shape == (4, 2)
     assert model(**batch).loss.isfinite()
-    found = task.evaluate(model, "test", batch_size=2)
+    found = task.evaluate(model, "test", batch_size=2).metrics
     assert found["accuracy"] + found["unparsable"] <= 100
 
 

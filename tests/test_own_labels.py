@@ -218,7 +218,7 @@ def test_a_permuted_model_scores_as_the_same_model_in_the_tasks_order(path):
         for each in ((table, ("bad", "good")), (swapped, ("good", "bad")))
     )
     assert one == other
-    assert one["accuracy"] == 50
+    assert one.metrics["accuracy"] == 50
 
 
 def test_a_permuted_model_is_refused_once_labels_were_handed_out(path):
@@ -270,6 +270,6 @@ def test_a_trained_model_answers_by_its_own_names(tmp_path):
         model(**task.collate(task.examples("train"))).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert task.evaluate(model, "test", batch_size=4)["accuracy"] == 100
+    assert task.evaluate(model, "test", batch_size=4).metrics["accuracy"] == 100
     ids = tokenizer("good a", return_tensors="pt")
     assert model.config.id2label[model.eval()(**ids).logits.argmax().item()] == "good"

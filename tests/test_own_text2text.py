@@ -167,7 +167,7 @@ def test_answers_are_scored_against_every_reference(tmp_path):
     task = text2text({"test": path}, references=["more"], max_target_length=4, metrics=["accuracy", "per"])
     model = tiny_model("t5")
     answers = task.predict(model, task.examples("test"), batch_size=2)
-    found = task.evaluate(model, "test", batch_size=2)
+    found = task.evaluate(model, "test", batch_size=2).metrics
     assert found["per"] == task.metrics[1].function(answers, [("c", "d")] * 3).value
     assert list(found) == ["accuracy", "accuracy_stderr", "per", "per_stderr", "n"]
     assert (task.primary_metric, task.higher_is_better) == ("accuracy", True)

@@ -11,19 +11,13 @@ import torch
 from pipeline_calls import REGISTRY, logits, quick_recipe, run, saved_tiny, snapshot
 from toy_task import copy_task
 
-from prunekit import pipeline
+from prunekit import job, pipeline
 from prunekit.errors import PrunekitError, RunFolderError, VerificationError
 from prunekit.models import load_model
 from prunekit.pruning.plan import PruningPlan
 from prunekit.recipe import EvaluateSpec, SpeedSpec, TaskSpec, load_recipe
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("module_on_one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +44,15 @@ def copied(finished, tmp_path):
 def test_a_run_leaves_its_files(finished):
     out, report = finished
     assert sorted(path.name for path in out.iterdir()) == [
+        "answers-dense.jsonl",
+        "answers-pruned.jsonl",
         "checkpoints",
         "model",
         "plan.json",
         "quality.json",
         "recipe.yaml",
         "recover.json",
+        "report.html",
         "report.json",
         "report.md",
         "speed.json",
@@ -211,7 +208,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path, dense):
 
 def test_a_run_goes_on_at_the_first_missing_file(copied, finished, dense):
     before = snapshot(copied)
-    for name in ("quality.json", "report.json", "report.md"):
+    for name in ("quality.json", "report.json", "report.md", "report.html"):
         (copied / name).unlink()
     report = run(quick_recipe(dense), copied)
     after = snapshot(copied)
@@ -219,6 +216,8 @@ def test_a_run_goes_on_at_the_first_missing_file(copied, finished, dense):
         "quality.json",
         "report.json",
         "report.md",
+        "report.html",
+        "model/README.md",  # its figures are the report's
     }
     assert report["quality"]["pruned"] == finished[1]["quality"]["pruned"]
     assert report["speed"] == finished[1]["speed"]
@@ -230,7 +229,7 @@ def test_a_crash_in_recovery_does_not_plan_again(tmp_path, finished, dense, monk
 
     out, recipe = tmp_path / "run", quick_recipe(dense)
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "recover", crash)
+        patch.setattr(job, "recover", crash)
         with pytest.raises(KeyboardInterrupt):
             run(recipe, out)
     assert not (out / "model").exists()
@@ -270,8 +269,8 @@ def test_a_cut_that_is_not_the_masked_model_is_not_saved(tmp_path, dense, monkey
             pruned.model.decoder.final_layer_norm.weight += 1e-4
         return check(target, pruned, *rest)
 
-    check = pipeline.verify
-    monkeypatch.setattr(pipeline, "verify", spoilt)
+    check = job.verify
+    monkeypatch.setattr(job, "verify", spoilt)
     with pytest.raises(VerificationError, match=r"^the pruned model is not the masked model: "):
         run(quick_recipe(dense), tmp_path / "run")
     assert not (tmp_path / "run" / "model").exists()

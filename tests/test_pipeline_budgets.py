@@ -11,13 +11,7 @@ from pipeline_calls import REGISTRY, quick_recipe, run, saved_tiny
 from prunekit import pipeline
 from prunekit.models import load_model
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("module_on_one_thread")
 
 
 @pytest.fixture(scope="module")

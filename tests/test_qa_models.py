@@ -25,7 +25,7 @@ from transformers import (
 
 from prunekit.errors import UnsupportedModelError, VerificationError
 from prunekit.outputs import predictions
-from prunekit.pruning.auto import auto_class_name, register
+from prunekit.pruning.auto import register
 from prunekit.pruning.plan import PruningPlan
 from prunekit.pruning.verify import reload_difference, verify
 from prunekit.recipe import RecoverSpec, TrainSpec
@@ -117,7 +117,6 @@ def test_a_pruned_reader_is_saved_and_loaded_by_its_auto_class(prunable, tmp_pat
     target = prunable(reader())
     pruned = target.pruned(irregular_plan(target)).model
     register()
-    assert auto_class_name(pruned) == "AutoModelForQuestionAnswering"
     pruned.save_pretrained(tmp_path)
     reloaded = AutoModelForQuestionAnswering.from_pretrained(tmp_path)
     assert type(reloaded) is type(pruned)

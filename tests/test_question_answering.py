@@ -19,7 +19,7 @@ def words_of(window):
 
 
 def evaluated(task, model, **keys):
-    found = task.evaluate(model, "test", batch_size=3, **keys)
+    found = task.evaluate(model, "test", batch_size=3, **keys).metrics
     return found["exact-match"], found["token-f1"], found["n"]
 
 

@@ -38,7 +38,8 @@ def test_it_says_in_one_line_what_it_does(file):
 def test_its_header_shows_the_command_that_runs_it(file):
     header = file.read_text().partition("\nversion:")[0]
     assert all(line.startswith("#") for line in header.splitlines())
-    command = re.search(r"^#   prunekit (prune|finetune)(?: --method (\S+))? (\S+)", header, re.MULTILINE)
+    verbs = "prune|finetune|compare"
+    command = re.search(rf"^#   prunekit ({verbs})(?: --method (\S+))? (\S+)", header, re.MULTILINE)
     verb, label, path = command.groups()
     assert path == file.relative_to(ROOT).as_posix()
-    assert (verb, label) == ("finetune", None) or label in load(file).methods
+    assert label in load(file).methods if verb == "prune" else label is None

@@ -96,7 +96,7 @@ def test_lengths_count_source_tokens_in_the_order_of_the_examples(task):
 def test_evaluate_scores_and_leaves_every_module_in_its_mode(task, model, training):
     model.train(training)
     model.get_encoder().eval()
-    scores = task.evaluate(model, "test", batch_size=4, limit=10)
+    scores = task.evaluate(model, "test", batch_size=4, limit=10).metrics
     assert list(scores) == ["per", "per_stderr", "wer", "wer_stderr", "n"]
     assert scores["n"] == 10
     assert scores["per"] > 50
@@ -113,7 +113,7 @@ def test_predictions_come_in_the_order_given_whatever_the_batch_size(task, model
 
 
 def test_limit_scores_the_first_examples_of_the_split(task, model):
-    scores = task.evaluate(model, "test", batch_size=8, limit=5)
+    scores = task.evaluate(model, "test", batch_size=8, limit=5).metrics
     answers = task.predict(model, task.examples("test")[:5], batch_size=8)
     references = [entry.pronunciations for entry in load_split("test")[:5]]
     assert scores["per"] == task.metrics[0].function(answers, references).value

@@ -60,6 +60,7 @@ def _scores(target: PrunableModel, batches: Sequence[Mapping[str, Tensor]], trai
 
     cache = ScoreCache(trainer.folder, fingerprint(INFO.name, target.model, batches, {}))
     scores = cache.load()
+    trainer.reused_s += cache.reused_s
     if scores is None:
         groups = [sub.units.name for sub in target.structure.sublayers.values()]
         scores = fisher_scores(target, groups, batches, progress=trainer.progress)

@@ -87,15 +87,20 @@ class Judge:
         ]
         verdicts = self._verdicts(list(dict.fromkeys(text for pair in pairs for text in pair)))
         own, others = [], []
+        read: list[bool] = []
         unreadable: list[str] = []
         for there, back in ((verdicts[one], verdicts[other]) for one, other in pairs):
+            read.append(not isinstance(there, str) and not isinstance(back, str))
             if isinstance(there, str) or isinstance(back, str):
                 unreadable += [verdict for verdict in (there, back) if isinstance(verdict, str)][:1]
             else:
                 own.append((there.first + back.second) / 2)
                 others.append((there.second + back.first) / 2)
         self._tell(unreadable, len(pairs))
-        return estimate(*ratio(own, others))
+        value, influences = ratio(own, others)
+        # One that is left out has none, and each of the others stands for a little more than itself.
+        scaled = iter([influence * len(read) / len(own) for influence in influences])
+        return estimate(value, [next(scaled) if is_read else 0.0 for is_read in read])
 
     def _verdicts(self, questions: Sequence[str]) -> dict[str, Verdict]:
         found: dict[str, Verdict] = {text: kept for text in questions if (kept := self._kept(text))}

@@ -73,6 +73,7 @@ class Optin:
             cache = ScoreCache(trainer.folder, marks)
             scorer = Scorer(target, config, batches, others, seed=trainer.seed, progress=trainer.progress)
             known = cache.load() or Scores({})
+            trainer.reused_s += cache.reused_s
             scores = self._scores(scorer, [name for name in groups if name not in known.values])
             scores = known.joined(scores).only(groups)
             scores.check()

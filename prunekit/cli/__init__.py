@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from prunekit.cli import adapters, doctor, measure, methods, prune, recipes, tasks
+from prunekit.cli import adapters, compare, diff, doctor, measure, methods, prune, recipes, show, tasks
 from prunekit.errors import PrunekitError, RecipeError
 
 
@@ -47,10 +47,17 @@ class _Guarded(TyperGroup):
 
 
 class _Echo(logging.Handler):
-    """Prints the message alone, on what standard error is at that moment: a progress bar may hold it."""
+    """Prints the message alone, and once, on what standard error is at that moment: a bar may hold it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        typer.echo(self.format(record), err=True)
+        # The runs of a comparison all have the same to say of their data.
+        if (text := self.format(record)) not in self._told:
+            self._told.add(text)
+            typer.echo(text, err=True)
 
 
 @contextmanager
@@ -83,8 +90,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 prune.add_to(app)
+compare.add_to(app)
 measure.add_to(app)
 doctor.add_to(app)
+show.add_to(app)
+diff.add_to(app)
 app.add_typer(methods.app)
 app.add_typer(adapters.app)
 app.add_typer(tasks.app)

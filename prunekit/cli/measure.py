@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from prunekit.cli.options import (
+    MODEL_HELP,
+    BatchSize,
+    Limit,
+    NumBeams,
+    Split,
+    TaskName,
+    TaskRecipe,
+    given,
+    option,
+    task_and_settings,
+)
 from prunekit.cli.output import AsJson, print_figures, print_json, print_table
 from prunekit.files import write_text
-from prunekit.recipe_models import EvaluateSpec, SpeedSpec, TaskSpec
+from prunekit.recipe_models import SpeedSpec
 from prunekit.reports.speed import machine_sentence, render_speed_markdown, speed_tables
-
-if TYPE_CHECKING:
-    from prunekit.plugins import Registry
-
-MODEL_HELP = "Hub id, model folder, run folder or embedded:NAME."
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command()(evaluate)
     app.command()(speed)
-
-
-def _option(spec: type[BaseModel], key: str, **settings: Any) -> Any:
-    """An option for one key of a recipe section, with that key's description and default."""
-    field = spec.model_fields[key]
-    description = str(field.description)
-    default = "" if field.default is None else f" [default: {field.default}]"
-    text = description[0].upper() + description[1:] + default
-    return typer.Option(help=text, show_default=False, **settings)
 
 
 def _sizes(what: str, default: Any) -> Any:
@@ -48,31 +46,20 @@ def _flag(key: str) -> Any:
 
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
-    task: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Installed task that gives data and metrics.", show_default=False),
-    ] = None,
-    recipe: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Recipe whose task, with its keys, and `evaluate` section hold; in place of --task.",
-            show_default=False,
-        ),
-    ] = None,
-    split: Annotated[str | None, _option(EvaluateSpec, "split")] = None,
-    limit: Annotated[int | None, _option(EvaluateSpec, "limit", min=1)] = None,
-    batch_size: Annotated[int | None, _option(EvaluateSpec, "batch_size", min=1)] = None,
-    num_beams: Annotated[int | None, _option(EvaluateSpec, "num_beams", min=1)] = None,
+    task: TaskName = None,
+    recipe: TaskRecipe = None,
+    split: Split = None,
+    limit: Limit = None,
+    batch_size: BatchSize = None,
+    num_beams: NumBeams = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a model's quality on a task."""
     from prunekit.plugins import get_registry
 
     registry = get_registry()
-    chosen, spec = _task_and_settings(task, recipe, registry)
-    options = _given(split=split, limit=limit, batch_size=batch_size, num_beams=num_beams)
-    spec = spec.model_copy(update=options)
+    options = {"split": split, "limit": limit, "batch_size": batch_size, "num_beams": num_beams}
+    chosen, spec = task_and_settings(task, recipe, registry, **options)
     # Imported only now: these load torch, and a faulty recipe should be told of at once.
     from prunekit import pipeline
     from prunekit.progress import Progress
@@ -90,15 +77,15 @@ def speed(
         str | None, _sizes("Examples a batch.", SpeedSpec.model_fields["batch_size"].default)
     ] = None,
     length: Annotated[str | None, _sizes("Input tokens.", "64, or all positions")] = None,
-    new_tokens: Annotated[int | None, _option(SpeedSpec, "new_tokens", min=1)] = None,
-    num_beams: Annotated[int | None, _option(SpeedSpec, "num_beams", min=1)] = None,
-    length_penalty: Annotated[float | None, _option(SpeedSpec, "length_penalty")] = None,
+    new_tokens: Annotated[int | None, option(SpeedSpec, "new_tokens", min=1)] = None,
+    num_beams: Annotated[int | None, option(SpeedSpec, "num_beams", min=1)] = None,
+    length_penalty: Annotated[float | None, option(SpeedSpec, "length_penalty")] = None,
     static_cache: Annotated[bool, _flag("static_cache")] = False,
     compiled: Annotated[bool, _flag("compile")] = False,
-    dtype: Annotated[str | None, _option(SpeedSpec, "dtype", metavar="fp32|bf16|fp16")] = None,
-    attention: Annotated[str | None, _option(SpeedSpec, "attention", metavar="sdpa|eager")] = None,
-    threads: Annotated[int | None, _option(SpeedSpec, "threads", min=1)] = None,
-    rounds: Annotated[int | None, _option(SpeedSpec, "rounds", min=1)] = None,
+    dtype: Annotated[str | None, option(SpeedSpec, "dtype", metavar="fp32|bf16|fp16")] = None,
+    attention: Annotated[str | None, option(SpeedSpec, "attention", metavar="sdpa|eager")] = None,
+    threads: Annotated[int | None, option(SpeedSpec, "threads", min=1)] = None,
+    rounds: Annotated[int | None, option(SpeedSpec, "rounds", min=1)] = None,
     baselines: Annotated[
         bool,
         typer.Option(
@@ -160,7 +147,7 @@ def _print_speed(result: dict[str, Any]) -> None:
 
 def _speed_spec(**options: Any) -> SpeedSpec:
     try:
-        return SpeedSpec(**_given(**options))
+        return SpeedSpec(**given(**options))
     except ValidationError as error:
         fault = error.errors()[0]
         key = str(fault["loc"][0])
@@ -181,22 +168,3 @@ def _numbers(option: str, text: str | None) -> list[int]:
             )
         found[int(item)] = None
     return list(found)
-
-
-def _task_and_settings(
-    task: str | None, recipe: Path | None, registry: Registry
-) -> tuple[TaskSpec, EvaluateSpec]:
-    from prunekit.errors import RecipeError
-    from prunekit.recipe import load_recipe
-
-    if (task is None) == (recipe is None):
-        raise RecipeError("give either --task NAME or --recipe FILE.")
-    if recipe is not None:
-        loaded = load_recipe(recipe, registry=registry)
-        return loaded.task, loaded.evaluate
-    registry.find("tasks", str(task))
-    return TaskSpec(name=str(task)), EvaluateSpec()
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if value is not None}

@@ -168,7 +168,7 @@ class MaskTraining:
         with self.student.masks(masks):
             found = self.task.evaluate(
                 self.student.model, "validation", batch_size=128, limit=self.config.validation_limit
-            )
+            ).metrics
         realised = self._realised(masks)
         figures = {
             labelled(self.goals, goal, "realised_sparsity"): figure

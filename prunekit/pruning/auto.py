@@ -11,7 +11,7 @@ from prunekit.plugins import get_registry
 from prunekit.pruning.checkpoint import pruned_class, pruned_config_class
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    pass
 
 
 def register() -> None:
@@ -42,20 +42,6 @@ def pruned_classes() -> dict[str, type[Any]]:
                 auto.register(pruned_config, pruned[0] if len(pruned) == 1 else pruned, exist_ok=True)
                 classes.update({each.__name__: each for each in pruned})
     return classes
-
-
-def auto_class_name(model: PreTrainedModel) -> str | None:
-    """Name of the Auto class that loads a checkpoint of ``model``'s class; none if no Auto class does."""
-    from transformers.models.auto import modeling_auto
-
-    for name, auto in vars(modeling_auto).items():
-        if (
-            isinstance(auto, type)
-            and getattr(auto, "_model_mapping", None)
-            and type(model) in _choices(auto, type(model.config))
-        ):
-            return str(name)
-    return None
 
 
 def choices(auto_class: str, config_class: type[Any]) -> tuple[Any, ...]:

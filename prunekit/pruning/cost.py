@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from prunekit.adapters.base import Adapter, Structure
-from prunekit.flops import count_macs as count_macs  # its callers count costs beside it
 from prunekit.pruning.units import HIDDEN, Sublayer, in_scope
 
 if TYPE_CHECKING:

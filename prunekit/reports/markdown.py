@@ -20,6 +20,13 @@ def bullets(title: str, lines: Iterable[str]) -> list[str]:
     return [block for block in (title, listed) if block] if listed else []
 
 
+def fenced(text: str, language: str) -> str:
+    """A block of code, whose fence no line of ``text`` can close."""
+    fence = "~" * max(3, 1 + max(map(len, re.findall(r"~+|$", text))))
+    return f"{fence}{language}\n{text}{fence}"
+
+
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is, in one line."""
-    return re.sub(r"([\\`*<|])", r"\\\1", " ".join(text.split()))
+    """Text that Markdown shows as it is, in one line: no links, emphasis, entities or formulas."""
+    # An underscore inside a word, as names have it, means nothing.
+    return re.sub(r"[\\`*<|~&$]|\](?=[\[(:])|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(text.split()))

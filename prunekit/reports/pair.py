@@ -10,6 +10,7 @@ from prunekit.reports.speed import FEW_ROUNDS
 
 Report = Mapping[str, Any]
 
+SPEED_HEADER = ("ms: median (p10 to p90)", "dense", "pruned", "speedup, 95 % interval")
 _PART_WORDS = {
     "natural": "generate, natural length",
     "traced": "the same call with stamps inside, parts below",
@@ -25,9 +26,14 @@ _PART_WORDS = {
 
 def speed_section(report: Report) -> list[str]:
     """Markdown blocks: the settings, a table of times, what to know; or that nothing was measured."""
-    speed = report.get("speed")
-    if not speed:
+    if not report.get("speed"):
         return ["Not measured in this run."]
+    rows = speed_rows(report["speed"])
+    return [escape(speed_settings(report)), table(SPEED_HEADER, rows), *speed_notes(report)]
+
+
+def speed_rows(speed: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """What was timed, dense, pruned and speedup: the call, its parts, the control, then memory."""
     rows = [_speed_row(call_text(speed), speed["dense"], speed["pruned"], speed)]
     for part, dense in speed["dense"].get("parts", {}).items():
         pruned = speed["pruned"]["parts"][part]
@@ -41,8 +47,7 @@ def speed_section(report: Report) -> list[str]:
         sides = [speed[side].get(key) for side in ("dense", "pruned")]
         if None not in sides:
             rows.append((what, *(f"{side:,.1f}" for side in sides), ""))
-    header = ("ms: median (p10 to p90)", "dense", "pruned", "speedup, 95 % interval")
-    return [_speed_settings(report), table(header, rows), *speed_notes(report)]
+    return rows
 
 
 def _speed_row(
@@ -77,7 +82,8 @@ def device_text(speed: Mapping[str, Any]) -> str:
     return "CPU" if speed["device"] == "cpu" else "GPU"
 
 
-def _speed_settings(report: Report) -> str:
+def speed_settings(report: Report) -> str:
+    """Machine and settings of the measurement in one line."""
     speed = report["speed"]
     machine = speed.get("environment") or report.get("environment") or {}
     name = machine.get("cpu" if speed["device"] == "cpu" else "gpu")
@@ -92,7 +98,7 @@ def _speed_settings(report: Report) -> str:
         "warmup": "{} warm-up rounds before them",
     }
     said += [text.format(speed[key]) for key, text in words.items() if speed.get(key) is not None]
-    return escape(", ".join(said)) + "."
+    return ", ".join(said) + "."
 
 
 def speed_notes(report: Report) -> list[str]:

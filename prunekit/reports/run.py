@@ -11,13 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from prunekit.reports.markdown import bullets, escape, table
+from prunekit.reports.markdown import bullets, escape, fenced, table
 from prunekit.reports.pair import call_text, device_text, ms_text, speed_notes, speed_section, speedup_text
 from prunekit.reports.published import published_section
 
 Report = Mapping[str, Any]
 _Kept = tuple[int, int]  # units kept, units there were
 
+QUALITY_HEADER = ("metric", "dense", "pruned", "change")
 _BUDGET_WORDS = {"params": "parameters", "macs": "MACs"}
 _VERIFY_WORDS = {
     "masked_vs_pruned_max_abs": "masked against pruned model, largest difference",
@@ -46,7 +47,7 @@ def render_markdown(report: Report) -> str:
         ["## Speed", *speed_section(report)],
         published_section(report),
         _structure(report),
-        bullets("## Verification", _verification(report)),
+        bullets("## Verification", verification(report)),
         bullets("## Time taken", _stages(report)),
         _loading(report),
         _pairs("## Environment", report.get("environment", {})),
@@ -57,13 +58,13 @@ def render_markdown(report: Report) -> str:
 
 def print_summary(report: Report, console: Console) -> None:
     """Print the figures that decide, on one screen; text from the report is never read as markup."""
-    figures = Table(title=Text(_heading(report)), title_justify="left")
+    figures = Table(title=Text(heading(report)), title_justify="left")
     for name in ("", "requested", "achieved", "measured"):
         figures.add_column(Text(name), overflow="fold")
     for row in headline(report):
         figures.add_row(*map(Text, row))
     console.print(figures)
-    lines = [budget_sentence(report), *_kept_lines(report), *_verification(report), *speed_notes(report)]
+    lines = [budget_sentence(report), *_kept_lines(report), *verification(report), *speed_notes(report)]
     lines += [f"Warning: {warning}" for warning in report.get("warnings", [])]
     if "run" in report:
         lines.append(f"Report: {report['run']}/report.md   Model: {report['run']}/model")
@@ -119,14 +120,15 @@ def headline(report: Report) -> list[tuple[str, str, str, str]]:
     quality, speed = report.get("quality"), report.get("speed")
     if quality:
         dense, pruned = (_metric(quality[side], quality["primary"]) for side in ("dense", "pruned"))
-        rows.append((_primary(quality), "", "", f"{dense} -> {pruned}"))
+        rows.append((primary_text(quality), "", "", f"{dense} -> {pruned}"))
     if speed:
         times = f"{ms_text(speed['dense']['median_ms'])} -> {ms_text(speed['pruned']['median_ms'])} ms"
         rows.append((f"{call_text(speed)} ({device_text(speed)})", "", "", f"{times}, {speedup_text(speed)}"))
     return rows
 
 
-def _heading(report: Report) -> str:
+def heading(report: Report) -> str:
+    """The run in a few words: label, method, model, task."""
     label, method = report.get("label"), report.get("method")
     name = f"{label} ({method})" if label and label != method else method
     return f"{name} on {report.get('model')}, task {report.get('task')}"
@@ -135,7 +137,7 @@ def _heading(report: Report) -> str:
 def _title(report: Report) -> list[str]:
     words = {"prunekit_version": "prunekit {}", "seed": "seed {}", "run": "run folder `{}`"}
     facts = [text.format(report[key]) for key, text in words.items() if key in report]
-    return [f"# {escape(_heading(report))}", *([", ".join(facts)] if facts else [])]
+    return [f"# {escape(heading(report))}", *([", ".join(facts)] if facts else [])]
 
 
 def _headline(report: Report) -> list[str]:
@@ -162,7 +164,8 @@ def _shrinkage(dense: float, pruned: float) -> str:
     return f"{dense:,.0f} -> {pruned:,.0f} ({100 * (pruned - dense) / dense:+.1f} %)"
 
 
-def _primary(quality: Mapping[str, Any]) -> str:
+def primary_text(quality: Mapping[str, Any]) -> str:
+    """The metric that decides, and which way is better."""
     return f"{quality['primary']} ({'higher' if quality['higher_is_better'] else 'lower'} is better)"
 
 
@@ -172,22 +175,29 @@ def _metric(values: Mapping[str, Any], name: str) -> str:
 
 
 def _quality(report: Report) -> list[str]:
-    quality = report.get("quality")
-    if not quality:
+    if not report.get("quality"):
         return ["Not measured in this run."]
+    return [table(QUALITY_HEADER, quality_rows(report["quality"])), quality_note(report["quality"])]
+
+
+def quality_rows(quality: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Name, dense, pruned and change of each metric, the primary one first."""
     dense, pruned = quality["dense"], quality["pruned"]
     names = [name for name in dense if name in pruned and not re.search(r"(^|/)n$|_stderr$", name)]
-    rows = [
+    return [
         (
-            _primary(quality) if name == quality["primary"] else name,
+            primary_text(quality) if name == quality["primary"] else name,
             _metric(dense, name),
             _metric(pruned, name),
             f"{pruned[name] - dense[name]:+.4g}",
         )
         for name in sorted(names, key=lambda name: name != quality["primary"])
     ]
-    note = "± is one standard error" + (f", {quality['n']:,} examples." if "n" in quality else ".")
-    return [table(("metric", "dense", "pruned", "change"), rows), note]
+
+
+def quality_note(quality: Mapping[str, Any]) -> str:
+    """What ± means, and of how many examples."""
+    return "± is one standard error" + (f", {quality['n']:,} examples." if "n" in quality else ".")
 
 
 def _layers(report: Report) -> tuple[dict[str, dict[str, dict[int, _Kept]]], dict[str, _Kept]]:
@@ -233,7 +243,8 @@ def _kept(kept: _Kept | None) -> str:
     return f"{kept[0]:,} of {kept[1]:,}" if kept else ""
 
 
-def _verification(report: Report) -> list[str]:
+def verification(report: Report) -> list[str]:
+    """What was checked of the pruned model, a line each."""
     verify = report.get("verify") or {}
     return [f"{_VERIFY_WORDS.get(key, key)}: {_answer(value)}" for key, value in verify.items()]
 
@@ -248,17 +259,27 @@ def _answer(value: float | bool | None) -> str:
 
 def _stages(report: Report) -> list[str]:
     stages, steps = report.get("stages") or {}, report.get("recovery_steps")
-    lines = [f"{name.removesuffix('_s')}: {_duration(seconds)}" for name, seconds in stages.items()]
+    words = {"reused_s": "not in this, scores that another run had computed"}
+    lines = [
+        f"{words.get(name, name.removesuffix('_s'))}: {duration(seconds)}" for name, seconds in stages.items()
+    ]
     return lines if steps is None else [*lines, f"steps of recovery: {steps:,}"]
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time for people."""
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
 
 
 def _loading(report: Report) -> list[str]:
+    code = loading_code(report)
+    return ["## Load it with", f"```python\n{code}\n```"] if code else []
+
+
+def loading_code(report: Report) -> str:
+    """Python that loads the pruned model; empty where the report names no run folder."""
     if "run" not in report:
-        return []
+        return ""
     if auto_class := report.get("auto_class"):
         lines = [
             "import prunekit  # makes transformers know pruned architectures; stock ones do without",
@@ -268,14 +289,14 @@ def _loading(report: Report) -> list[str]:
         ]
     else:
         lines = ["from prunekit.models import load_model", "", f"model = load_model({report['run']!r})"]
-    return ["## Load it with", "\n".join(["```python", *lines, "```"])]
+    return "\n".join(lines)
 
 
 def _recipe(report: Report) -> list[str]:
     if not report.get("recipe"):
         return []
     text = yaml.safe_dump(dict(report["recipe"]), sort_keys=False, allow_unicode=True)
-    return ["## Recipe", f"~~~yaml\n{text}~~~"]
+    return ["## Recipe", fenced(text, "yaml")]
 
 
 def _pairs(title: str, values: Mapping[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,17 +69,22 @@ class ScoreCache:
     Args:
         folder: the run folder.
         fingerprint: of this run's scores.
+
+    Attributes:
+        reused_s: wall seconds that the scores loaded had taken to compute; 0 where none were found.
     """
 
     def __init__(self, folder: Path, fingerprint: Fingerprint) -> None:
         self.folder = folder
         self.fingerprint = fingerprint
+        self.reused_s = 0.0
+        self._began = time.perf_counter()
 
     def load(self) -> Scores | None:
         """Scores of a run that asked for the same, or none; a log line says which, or what differs."""
         differing: tuple[Path, list[str]] | None = None
         for path in self._candidates():
-            stored = _fingerprint_of(path)
+            stored, seconds = _marks_of(path)
             if stored is None or stored.get("method") != self.fingerprint["method"]:
                 continue
             different = sorted(
@@ -88,6 +94,7 @@ class ScoreCache:
             )
             if not different:
                 _log.info("scores of %s reused from %s", self.fingerprint["method"], path)
+                self.reused_s = seconds
                 return _read(path)
             if differing is None or len(different) < len(differing[1]):
                 differing = path, different
@@ -111,7 +118,9 @@ class ScoreCache:
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / f"{FILE}.partial"
-        save_file(tensors, partial, metadata={"fingerprint": json.dumps(dict(self.fingerprint))})
+        seconds = self.reused_s + time.perf_counter() - self._began
+        marks = {"fingerprint": json.dumps(dict(self.fingerprint)), "seconds": f"{seconds:.1f}"}
+        save_file(tensors, partial, metadata=marks)
         os.replace(partial, self.folder / FILE)
 
     def _candidates(self) -> list[Path]:
@@ -120,14 +129,14 @@ class ScoreCache:
         return [path for path in (own, *beside) if path.is_file()]
 
 
-def _fingerprint_of(path: Path) -> dict[str, Any] | None:
-    """The fingerprint in a file; none where it cannot be read, which then counts as not there."""
+def _marks_of(path: Path) -> tuple[dict[str, Any] | None, float]:
+    """The fingerprint in a file, and the seconds; none where it cannot be read: it counts as not there."""
     try:
         with safe_open(path, framework="pt") as file:
-            stored: dict[str, Any] = json.loads((file.metadata() or {})["fingerprint"])
-            return stored
+            marks = file.metadata() or {}
+            return json.loads(marks["fingerprint"]), float(marks["seconds"])
     except (OSError, SafetensorError, KeyError, ValueError):
-        return None
+        return None, 0.0
 
 
 def _read(path: Path) -> Scores:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from prunekit.errors import DataError
+from prunekit.errors import DataError, PluginError
 from prunekit.progress import Progress
-from prunekit.tasks.base import Metric, Split
+from prunekit.tasks.base import Evaluation, Metric, MetricValue, Split
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -81,40 +82,75 @@ def check_metric(metric: Metric, *, has_sources: bool, ranks: int = 1) -> None:
         )
 
 
-def scores(
-    metrics: Sequence[Metric],
-    answers: Sequence[str],
-    references: Sequence[Sequence[str]],
-    sources: Callable[[], Sequence[str]] | None = None,
-    *,
-    ranks: int = 1,
-) -> dict[str, float]:
-    """Return each metric, its ``<metric>_stderr``, and the number of examples ``n``.
+class Answered(NamedTuple):
+    """Examples, and what a model answered to them; each sequence is in the order of the examples.
+
+    Attributes:
+        inputs: what a person would be shown.
+        references: the right answers to each.
+        lengths: tokens of each input.
+        answers: the model's answer to each; if ``ranks`` is more than 1, its best ones, best first, joined by
+            line breaks. A metric is handed as many of them as it looks at.
+        ranks: how many answers each of ``answers`` holds; fewer only where there are no more.
+    """
+
+    inputs: Sequence[str]
+    references: Sequence[Sequence[str]]
+    lengths: Sequence[int]
+    answers: Sequence[str]
+    ranks: int = 1
+
+    def best(self, ranks: int) -> Sequence[str]:
+        """Return the first ``ranks`` answers to each example, joined by line breaks."""
+        # With one rank an answer is a text of any form, line breaks included.
+        return [_best(answer, ranks) for answer in self.answers] if self.ranks > 1 else self.answers
+
+
+def evaluation(metrics: Sequence[Metric], answered: Answered, *, has_sources: bool) -> Evaluation:
+    """Return answers with their scores.
 
     Args:
         metrics: what to score by.
-        answers: the model's answer to each example; if ``ranks`` is more than 1, its best ones, best first,
-            joined by line breaks. A metric is handed as many of them as it looks at.
-        references: the right answers to each.
-        sources: returns the text that the model was given, of each example; called if a metric wants it.
-        ranks: how many answers each of ``answers`` holds; fewer only where there are no more.
+        answered: the answers.
+        has_sources: whether a metric that wants sources may read the inputs.
 
     Raises:
         DataError: if a metric wants sources, or ranks, that are not given.
+        PluginError: if a metric gives influences of more or fewer examples than there are, or no numbers.
     """
     for metric in metrics:
-        check_metric(metric, has_sources=sources is not None, ranks=ranks)
+        check_metric(metric, has_sources=has_sources, ranks=answered.ranks)
     results: dict[str, float] = {}
+    influences: dict[str, list[float]] = {}
     for metric in metrics:
-        # With ranks 1 an answer is a text of any form, line breaks included.
-        best = [_best(answer, metric.ranks) for answer in answers] if ranks > 1 else answers
-        given = (best, references, sources()) if metric.wants_sources and sources else (best, references)
-        results[metric.name], results[f"{metric.name}_stderr"] = metric.function(*given)
-    return {**results, "n": len(answers)}
+        given = [answered.best(metric.ranks), answered.references]
+        found = MetricValue(*metric.function(*given, *([answered.inputs] if metric.wants_sources else [])))
+        results[metric.name], results[f"{metric.name}_stderr"] = found.value, found.stderr
+        if len(found.influences):
+            influences[metric.name] = _influences(metric, found.influences, len(answered.answers))
+    return Evaluation(
+        metrics={**results, "n": len(answered.answers)},
+        inputs=list(answered.inputs),
+        references=[list(options) for options in answered.references],
+        answers=list(answered.best(1)),
+        lengths=list(answered.lengths),
+        influences=influences,
+    )
+
+
+def _influences(metric: Metric, given: Sequence[float], count: int) -> list[float]:
+    influences = [float(each) for each in given]
+    if len(influences) != count or not all(map(math.isfinite, influences)):
+        finite = sum(map(math.isfinite, influences))
+        raise PluginError(
+            f"Metric {metric.name!r} gave {len(influences)} influences, {finite} of them finite numbers, for "
+            f"{count} examples; give one number an example, or none at all."
+        )
+    return influences
 
 
 def _best(answer: str, ranks: int) -> str:
-    """Return the first ``ranks`` of answers joined by line breaks."""
+    """The first ``ranks`` of answers that are joined by line breaks, joined likewise."""
     return "\n".join(answer.split("\n", ranks)[:ranks])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
@@ -25,10 +27,20 @@ Split = str
 
 
 class MetricValue(NamedTuple):
-    """A metric over a set of examples, and the standard error of that value over draws of the examples."""
+    """A metric over a set of examples, and what drawing other examples would have done to it.
+
+    Attributes:
+        value: the metric.
+        stderr: its standard error over draws of the examples.
+        influences: of each example, in the metric's unit and 0 on average, how the value would change, to
+            first order, if it counted for more: for a mean, the example's score less the mean. Their squares
+            sum to ``(stderr * examples) ** 2``. Empty where a metric does not tell: then nothing says whether
+            two models differ by it.
+    """
 
     value: float
     stderr: float
+    influences: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -43,9 +55,10 @@ class Metric:
         check: called when a task is made that is to be scored so; raises a DataError if the metric cannot
             be had here, for want of data or of an endpoint, so that this shows before anything is trained.
         ranks: how many of the model's answers a prediction holds, best first, joined by line breaks.
+        version: raise it when the definition changes: results of two versions are not compared.
 
     Raises:
-        PluginError: if ``ranks`` is less than 1.
+        PluginError: if ``ranks`` is less than 1, or ``version`` is no text.
     """
 
     name: str
@@ -54,6 +67,7 @@ class Metric:
     wants_sources: bool = False
     check: Callable[[], None] | None = None
     ranks: int = 1
+    version: str = "1"
 
     def __post_init__(self) -> None:
         if self.ranks < 1:
@@ -61,6 +75,39 @@ class Metric:
                 f"Metric {self.name!r}: ranks is {self.ranks}; give the number of answers that it looks at, "
                 "at least 1."
             )
+        if not isinstance(self.version, str) or not self.version:
+            raise PluginError(
+                f"Metric {self.name!r}: version is {self.version!r}; give a text that changes with its "
+                'definition, such as "2".'
+            )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's answers to some examples, and their scores; each list is in the order of the examples.
+
+    Attributes:
+        metrics: each metric, its ``<metric>_stderr``, and the number of examples ``n``.
+        inputs: what a person would be shown: the text that the model was given, of a question the context
+            with it, ``image 17`` where there is no text.
+        references: the right answers to each, those that metrics were given.
+        answers: the model's answer to each; where it gave several, the best.
+        lengths: tokens of each input.
+        influences: by metric, of each example how it moves the value, see ``MetricValue``; a metric that
+            does not tell is absent.
+    """
+
+    metrics: dict[str, float]
+    inputs: list[str]
+    references: list[list[str]]
+    answers: list[str]
+    lengths: list[int]
+    influences: dict[str, list[float]]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of inputs and references, in hex: equal for models that were asked the same."""
+        return hashlib.sha256(json.dumps([self.inputs, self.references]).encode()).hexdigest()
 
 
 class Task(Protocol):
@@ -99,6 +146,10 @@ class Task(Protocol):
 
     def fingerprint(self) -> dict[str, str]:
         """Return what tells the task's data from other data: digests by file; nothing for data that ships."""
+        ...
+
+    def metric_versions(self) -> dict[str, str]:
+        """Return the version of each metric that ``evaluate`` gives, by name."""
         ...
 
     def check_model(self, model: PreTrainedModel) -> None:
@@ -140,8 +191,8 @@ class Task(Protocol):
         limit: int | None = None,
         num_beams: int = 1,
         progress: Progress | None = None,
-    ) -> dict[str, float]:
-        """Return each metric, its ``<metric>_stderr``, and ``n``, over a split's first ``limit`` examples."""
+    ) -> Evaluation:
+        """Return the answers to a split's first ``limit`` examples, and their scores."""
         ...
 
 

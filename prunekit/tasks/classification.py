@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -11,9 +11,10 @@ from torch import Tensor
 
 from prunekit.errors import DataError
 from prunekit.progress import Progress
-from prunekit.tasks.answering import answers_in_batches, check_split, scores
+from prunekit.tasks.answering import Answered, answers_in_batches
 from prunekit.tasks.base import Metric, Split
 from prunekit.tasks.metrics import ACCURACY
+from prunekit.tasks.scored import Asking, ScoredTask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,7 +32,7 @@ class Labelled(Protocol):
 Example = TypeVar("Example", bound=Labelled)
 
 
-class ClassificationTask(ABC, Generic[Example]):
+class ClassificationTask(ScoredTask[Example], Generic[Example]):
     """Shared half of the tasks that choose one of a few labels; the answer is the largest logit's.
 
     Works with every model that takes a subclass's ``inputs`` and ``labels`` and gives logits ``[B, labels]``.
@@ -39,27 +40,15 @@ class ClassificationTask(ABC, Generic[Example]):
 
     family: ClassVar[str] = "classification"
     auto_class: ClassVar[str]
-    name: ClassVar[str]
+    has_sources: ClassVar[bool] = False
     metrics: tuple[Metric, ...] = (ACCURACY,)
     primary_metric = ACCURACY.name
     higher_is_better = ACCURACY.higher_is_better
-
-    def __init__(self) -> None:
-        self._examples: dict[Split, Sequence[Example]] = {}
-
-    @property
-    @abstractmethod
-    def splits(self) -> tuple[Split, ...]:
-        """The splits there are; a plain attribute of the class will do."""
 
     @property
     @abstractmethod
     def labels(self) -> tuple[str, ...]:
         """The names, in the order of the model's logits; a plain attribute of the class will do."""
-
-    @abstractmethod
-    def load(self, split: Split) -> Sequence[Example]:
-        """Return the examples of one of ``splits``, in an order in which any first N are a fair sample."""
 
     @abstractmethod
     def inputs(self, examples: Sequence[Example]) -> dict[str, Tensor]:
@@ -76,21 +65,6 @@ class ClassificationTask(ABC, Generic[Example]):
             "id2label": dict(enumerate(self.labels)),
             "label2id": {label: index for index, label in enumerate(self.labels)},
         }
-
-    def fingerprint(self) -> dict[str, str]:
-        """Return nothing, as for data that ships with its package; a task on other data says more."""
-        return {}
-
-    def examples(self, split: Split) -> Sequence[Example]:
-        """Return the examples of a split, which are kept after the first call.
-
-        Raises:
-            DataError: if the task has no such split; the text names those it has.
-        """
-        check_split(self.name, split, self.splits)
-        if split not in self._examples:
-            self._examples[split] = self.load(split)
-        return self._examples[split]
 
     def lengths(self, split: Split) -> Sequence[int]:
         """Return the input tokens of each example, in the order of ``examples``."""
@@ -122,37 +96,31 @@ class ClassificationTask(ABC, Generic[Example]):
         """
         return self._answers(model, examples, ranks=1, batch_size=batch_size, progress=progress)
 
-    def evaluate(
-        self,
-        model: PreTrainedModel,
-        split: Split,
-        *,
-        batch_size: int,
-        limit: int | None = None,
-        num_beams: int = 1,
-        progress: Progress | None = None,
-    ) -> dict[str, float]:
-        """Return each metric, its ``<metric>_stderr``, and the number of examples ``n``.
-
-        A metric of several ``ranks`` is given so many labels of each example, those of the largest logits,
-        joined by line breaks; all where there are fewer.
-
-        Args:
-            model: classifier whose labels fit the task, on any device.
-            split: one of ``splits``.
-            batch_size: examples answered at once.
-            limit: score the first so many examples of the split; all by default.
-            num_beams: changes nothing, as a classifier has no beams.
-            progress: where to draw a bar; nowhere by default.
+    def answered(self, model: PreTrainedModel, examples: Sequence[Example], asking: Asking) -> Answered:
+        """Return a model's answers: so many labels to each example as the metrics look at.
 
         Raises:
-            DataError: if the task has no such split, or the model does not fit the task.
+            DataError: if the model does not fit the task.
         """
-        examples = self.examples(split)[:limit]
         ranks = max(metric.ranks for metric in self.metrics)
-        answers = self._answers(model, examples, ranks=ranks, batch_size=batch_size, progress=progress)
-        references = [(self.reference(example),) for example in examples]
-        return scores(self.metrics, answers, references, ranks=ranks)
+        answers = self._answers(
+            model, examples, ranks=ranks, batch_size=asking.batch_size, progress=asking.progress
+        )
+        rows = [
+            (self.shown(index, example), (self.reference(example),), self.length(example))
+            for index, example in enumerate(examples)
+        ]
+        return Answered(
+            inputs=[each[0] for each in rows],
+            references=[each[1] for each in rows],
+            lengths=[each[2] for each in rows],
+            answers=answers,
+            ranks=ranks,
+        )
+
+    def shown(self, index: int, example: Example) -> str:
+        """Return what a person is shown of an example, by default its place in the split, from 0."""
+        return f"example {index}"
 
     def reference(self, example: Example) -> str:
         """Return the right answer to an example."""

@@ -43,6 +43,10 @@ class ImageClassificationTask(ClassificationTask[Example]):
             training: whether those to be augmented are.
         """
 
+    def shown(self, index: int, example: Example) -> str:
+        """Return the image's place in the split, counted from 0: ``image 17``."""
+        return f"image {index}"
+
     def length(self, example: Example) -> int:
         """Return 1: images may share any batch, and how many tokens they are is known to the model alone."""
         return 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import groupby, takewhile
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -15,8 +15,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from prunekit.errors import DataError
 from prunekit.progress import Progress
-from prunekit.tasks.answering import answers_in_batches, check_split, check_vocabulary, scores
-from prunekit.tasks.base import Metric, Split
+from prunekit.tasks.answering import Answered, answers_in_batches, check_vocabulary
+from prunekit.tasks.base import Split
+from prunekit.tasks.scored import Asking, ScoredTask
 from prunekit.tasks.windows import (
     CHUNK,
     LazyWindows,
@@ -45,7 +46,7 @@ class Candidate(NamedTuple):
     null: float
 
 
-class QuestionAnsweringTask(ABC):
+class QuestionAnsweringTask(ScoredTask[Window]):
     """Shared half of the tasks whose answers are pieces of a context.
 
     An example is a window: a question with as much of its context as fits. Training, calibration and lengths
@@ -68,7 +69,6 @@ class QuestionAnsweringTask(ABC):
 
     family: ClassVar[str] = "question-answering"
     auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
-    name: ClassVar[str]
 
     def __init__(
         self,
@@ -81,22 +81,12 @@ class QuestionAnsweringTask(ABC):
         unanswerable: bool,
         lazy: bool = False,
     ) -> None:
+        super().__init__()
         # Cutting changes a tokenizer's own settings, which would then be saved beside the pruned model.
         self.tokenizer = copy.deepcopy(tokenizer)
         self.cutter = WindowCutter(self.name, self.tokenizer, max_length=max_length, stride=stride)
         self.max_answer_length, self.best, self.unanswerable = max_answer_length, best, unanswerable
         self._lazy = lazy
-        self._windows: dict[Split, list[Window] | LazyWindows] = {}
-
-    @property
-    @abstractmethod
-    def splits(self) -> tuple[Split, ...]:
-        """The splits there are; a plain attribute of the class will do."""
-
-    @property
-    @abstractmethod
-    def metrics(self) -> tuple[Metric, ...]:
-        """What answers are scored by; a plain attribute of the class will do."""
 
     @abstractmethod
     def count(self, split: Split) -> int:
@@ -113,23 +103,13 @@ class QuestionAnsweringTask(ABC):
         """Return that the head has two outputs: a checkpoint of a classifier may say otherwise."""
         return {"num_labels": 2}
 
-    def examples(self, split: Split) -> Sequence[Window]:
-        """Return the windows of a split, those of a question together; they are kept after the first call.
-
-        Raises:
-            DataError: if the task has no such split; the text names those it has.
-        """
-        check_split(self.name, split, self.splits)
-        if split not in self._windows:
-            self._windows[split] = self._load(split)
-        return self._windows[split]
-
     def lengths(self, split: Split) -> Sequence[int]:
         """Return the tokens of each window, special tokens included, in the order of ``examples``."""
         windows = self.examples(split)
         return windows.lengths if isinstance(windows, LazyWindows) else [each.length for each in windows]
 
-    def _load(self, split: Split) -> list[Window] | LazyWindows:
+    def load(self, split: Split) -> list[Window] | LazyWindows:
+        """Return the windows of a split, those of a question together."""
         count = self.count(split)
         if self._lazy:
             lazy = LazyWindows(self.cutter, lambda numbers: self.questions(split, numbers), count)
@@ -175,46 +155,33 @@ class QuestionAnsweringTask(ABC):
         candidates = self._candidates(model, examples, batch_size, progress)
         return [self._answer([each]) for each in candidates]
 
-    def evaluate(
-        self,
-        model: PreTrainedModel,
-        split: Split,
-        *,
-        batch_size: int,
-        limit: int | None = None,
-        num_beams: int = 1,
-        progress: Progress | None = None,
-    ) -> dict[str, float]:
-        """Return each metric, its ``<metric>_stderr``, and the number of questions ``n``.
-
-        Args:
-            model: marks answers in texts, on any device.
-            split: one of ``splits``.
-            batch_size: windows answered at once.
-            limit: score the first so many questions of the split; all by default.
-            num_beams: changes nothing, as nothing is generated.
-            progress: where to draw a bar; nowhere by default.
-
-        Raises:
-            DataError: if the task has no such split, or the model does not fit the task.
-        """
+    def first(self, split: Split, limit: int | None) -> Sequence[Window]:
+        """Return the windows of the questions that a split is scored by, the first ``limit`` or all."""
         # Windows stand in the order of their questions, so that no more are cut than are scored.
         last = self.count(split) if limit is None else limit
-        windows = list(takewhile(lambda each: each.number < last, self.examples(split)))
-        candidates = self._candidates(model, windows, batch_size, progress)
+        return list(takewhile(lambda each: each.number < last, self.examples(split)))
+
+    def answered(self, model: PreTrainedModel, examples: Sequence[Window], asking: Asking) -> Answered:
+        """Return a model's answers to the questions of these windows.
+
+        A question's input is its context and the question, an empty line between them; its tokens are those
+        of all its windows.
+
+        Raises:
+            DataError: if the model does not fit the task.
+        """
+        candidates = self._candidates(model, examples, asking.batch_size, asking.progress)
         answers: list[str] = []
         questions: list[Question] = []
-        pairs = zip(windows, candidates, strict=True)
+        lengths: list[int] = []
+        pairs = zip(examples, candidates, strict=True)
         for _, group in groupby(pairs, key=lambda pair: pair[0].number):
             own = list(group)
             answers.append(self._answer([candidate for _, candidate in own]))
             questions.append(own[0][0].source)
-        return scores(
-            self.metrics,
-            answers,
-            [each.references for each in questions],
-            lambda: [f"{each.context}\n\n{each.question}" for each in questions],
-        )
+            lengths.append(sum(window.length for window, _ in own))
+        inputs = [f"{each.context}\n\n{each.question}" for each in questions]
+        return Answered(inputs, [each.references for each in questions], lengths, answers)
 
     def check_model(self, model: PreTrainedModel) -> None:
         """Refuse a model that marks no answers, or has too small a vocabulary or too few positions.

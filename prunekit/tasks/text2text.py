@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
@@ -13,9 +13,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from prunekit.errors import DataError
 from prunekit.progress import Progress
-from prunekit.tasks.answering import answers_in_batches, check_split, check_vocabulary, scores
-from prunekit.tasks.base import Metric, Split
+from prunekit.tasks.answering import Answered, answers_in_batches, check_vocabulary
+from prunekit.tasks.base import Split
 from prunekit.tasks.data.lazy import LazyExamples, LazyTexts, Made
+from prunekit.tasks.scored import Asking, ScoredTask
 from prunekit.tasks.truncation import Teller
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Truncated(NamedTuple):
     targets: int
 
 
-class Text2TextTask(ABC):
+class Text2TextTask(ScoredTask[TextExample]):
     """Shared half of the tasks whose examples are text pairs; answers come from ``generate``.
 
     Works with every encoder-decoder that takes ``input_ids``, ``attention_mask`` and ``labels``.
@@ -66,7 +67,6 @@ class Text2TextTask(ABC):
 
     family: ClassVar[str] = "text2text"
     auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
-    name: ClassVar[str]
     max_new_tokens: int
     length_penalty: float | None = None
 
@@ -77,22 +77,12 @@ class Text2TextTask(ABC):
         max_source_length: int | None = None,
         max_target_length: int | None = None,
     ) -> None:
+        super().__init__()
         # Cutting off changes a tokenizer's own settings, which would then be saved beside the pruned model.
         self.tokenizer = copy.deepcopy(tokenizer)
         self.max_source_length, self.max_target_length = max_source_length, max_target_length
         self.truncated: dict[Split, Truncated] = {}
-        self._examples: dict[Split, Sequence[TextExample]] = {}
         self._teller = Teller()
-
-    @property
-    @abstractmethod
-    def splits(self) -> tuple[Split, ...]:
-        """The splits there are; a plain attribute of the class will do."""
-
-    @property
-    @abstractmethod
-    def metrics(self) -> tuple[Metric, ...]:
-        """What answers are scored by; a plain attribute of the class will do."""
 
     @abstractmethod
     def pairs(self, split: Split) -> Sequence[TextPair]:
@@ -105,20 +95,9 @@ class Text2TextTask(ABC):
         """Return nothing: the head of an encoder-decoder writes whatever the tokenizer can."""
         return {}
 
-    def fingerprint(self) -> dict[str, str]:
-        """Return nothing, as for data that ships with its package; a task on other data says more."""
-        return {}
-
-    def examples(self, split: Split) -> Sequence[TextExample]:
-        """Return the tokenised examples of a split, which are kept after the first call unless they are lazy.
-
-        Raises:
-            DataError: if the task has no such split; the text names those it has.
-        """
-        check_split(self.name, split, self.splits)
-        if split not in self._examples:
-            self._examples[split] = self._tokenize(split, self.pairs(split))
-        return self._examples[split]
+    def load(self, split: Split) -> Sequence[TextExample]:
+        """Return the tokenised pairs of a split."""
+        return self._tokenize(split, self.pairs(split))
 
     def lengths(self, split: Split) -> Sequence[int]:
         """Return the source tokens of each example, end token included, in the order of ``examples``."""
@@ -142,7 +121,7 @@ class Text2TextTask(ABC):
         num_beams: int = 1,
         progress: Progress | None = None,
     ) -> list[str]:
-        """Return the decoded answer to each example, in the order given, special tokens left out.
+        """Return the answer to each example, in the order given, as ``read`` takes it.
 
         The model generates in evaluation mode, without sampling, and is handed back in the mode it came in.
 
@@ -150,7 +129,7 @@ class Text2TextTask(ABC):
             DataError: if the model does not fit the task.
         """
         self.check_model(model)
-        return answers_in_batches(
+        written = answers_in_batches(
             self.name,
             model,
             _lengths(examples),
@@ -158,34 +137,30 @@ class Text2TextTask(ABC):
             batch_size=batch_size,
             progress=progress,
         )
+        return [self.read(text) for text in written]
 
-    def evaluate(
-        self,
-        model: PreTrainedModel,
-        split: Split,
-        *,
-        batch_size: int,
-        limit: int | None = None,
-        num_beams: int = 1,
-        progress: Progress | None = None,
-    ) -> dict[str, float]:
-        """Return each metric, its ``<metric>_stderr``, and the number of examples ``n``.
+    def read(self, text: str) -> str:
+        """Return the answer that a model wrote, special tokens left out; by default the text as it is."""
+        return text
 
-        Args:
-            model: encoder-decoder whose vocabulary fits the tokenizer, on any device.
-            split: one of ``splits``.
-            batch_size: examples generated at once.
-            limit: score the first so many examples of the split; all by default.
-            num_beams: beams of the search; 1 is greedy.
-            progress: where to draw a bar; nowhere by default.
+    def answered(self, model: PreTrainedModel, examples: Sequence[TextExample], asking: Asking) -> Answered:
+        """Return a model's answers, as ``predict`` gives them.
 
         Raises:
-            DataError: if the task has no such split, or the model does not fit the task.
+            DataError: if the model does not fit the task.
         """
-        examples = self.examples(split)[:limit]
-        answers = self.predict(model, examples, batch_size=batch_size, num_beams=num_beams, progress=progress)
-        references = [example.references for example in examples]
-        return scores(self.metrics, answers, references, lambda: [example.source for example in examples])
+        answers = self.predict(model, examples, **asking._asdict())
+        rows = [(each.source, self.right(each), _length(each)) for each in examples]
+        return Answered(
+            inputs=[each[0] for each in rows],
+            references=[each[1] for each in rows],
+            lengths=[each[2] for each in rows],
+            answers=answers,
+        )
+
+    def right(self, example: TextExample) -> Sequence[str]:
+        """Return what answers to an example are scored against, by default all its references."""
+        return example.references
 
     def _tokenize(self, split: Split, pairs: Sequence[TextPair]) -> Sequence[TextExample]:
         def tell(cut: tuple[int, ...], total: int) -> None:

@@ -39,10 +39,17 @@ class LabelledText(NamedTuple):
 
 
 class TokenizedText(NamedTuple):
-    """A tokenised text: a list of equal length for each of the model's inputs, attention mask left out."""
+    """A tokenised text, or pair of texts.
+
+    Attributes:
+        features: a list of equal length for each of the model's inputs, attention mask left out.
+        label: as that of ``LabelledText``.
+        source: the text; of a pair both, an empty line between them.
+    """
 
     features: dict[str, list[int]]
     label: float
+    source: str
 
 
 class TextClassificationTask(ClassificationTask[TokenizedText]):
@@ -110,7 +117,7 @@ class TextClassificationTask(ClassificationTask[TokenizedText]):
                 for index, row in zip(long, rows, strict=True):
                     whole[name][index] = row
         found = [
-            TokenizedText({name: rows[index] for name, rows in whole.items()}, each.label)
+            TokenizedText({name: rows[index] for name, rows in whole.items()}, each.label, _shown(each))
             for index, each in enumerate(texts)
         ]
         return found, (len(long),)
@@ -129,6 +136,10 @@ class TextClassificationTask(ClassificationTask[TokenizedText]):
             **options,
         )
         return dict(encoded)
+
+    def shown(self, index: int, example: TokenizedText) -> str:
+        """Return the text; of a pair both, an empty line between them."""
+        return example.source
 
     def length(self, example: TokenizedText) -> int:
         """Return the tokens of the text, special tokens included."""
@@ -161,3 +172,7 @@ class TextClassificationTask(ClassificationTask[TokenizedText]):
                 f"Task {self.name}: texts may have {self.max_length} tokens, but the model only {positions} "
                 f"positions. Set task.max_length to at most {positions}."
             )
+
+
+def _shown(text: LabelledText) -> str:
+    return text.text if text.pair is None else f"{text.text}\n\n{text.pair}"

@@ -62,7 +62,10 @@ class Assessment:
 
 @dataclass
 class FitResult:
-    """How a stage ended: updates done, wall seconds of this process, the best checkpoint's step and rank."""
+    """How a stage ended: updates done, wall seconds, the best checkpoint's step and rank.
+
+    Seconds before an interruption count, as far as the checkpoint that training went on from knows of them.
+    """
 
     steps: int
     seconds: float
@@ -86,6 +89,11 @@ class Trainer:
         spec: the recipe's ``train`` section, for methods to train by.
         seed: decides data order, dropout and every sampled mask.
         progress: where to draw.
+
+    Attributes:
+        earlier_s: wall seconds that stages resumed here had taken in processes before this one.
+        reused_s: wall seconds that results taken from other runs had taken there; methods add to it.
+        steps: updates done by all stages so far, those before an interruption included.
     """
 
     def __init__(
@@ -95,6 +103,9 @@ class Trainer:
         self.spec = spec
         self.seed = seed
         self.progress = progress or Progress(quiet=True)
+        self.earlier_s = 0.0
+        self.reused_s = 0.0
+        self.steps = 0
         self.device: torch.device = Accelerator().device
 
     def fit(
@@ -132,7 +143,6 @@ class Trainer:
             TrainingError: if the loss is not finite.
         """
         state = _Stage(self, stage, model, task, spec, groups, {"model": model, **(modules or {})})
-        started = time.perf_counter()
         state.resume()
         model.train()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -153,9 +163,8 @@ class Trainer:
                 advance(1, loss=figures["loss"])
         model.eval()
         state.load_best()
-        return FitResult(
-            state.done, time.perf_counter() - started, state.best_step, state.best_rank, state.figures
-        )
+        self.steps += state.done
+        return FitResult(state.done, state.seconds(), state.best_step, state.best_rank, state.figures)
 
 
 class _Stage:
@@ -176,6 +185,7 @@ class _Stage:
         self.examples = task.examples("train")
         self.lengths = task.lengths("train")
         self.steps = total_steps(len(self.examples), spec)
+        self.started, self.earlier_s = time.perf_counter(), 0.0
         self.done = 0
         self.best_step: int | None = None
         self.best_rank: tuple[float, ...] = ()
@@ -203,6 +213,10 @@ class _Stage:
         ]
         optimizer = torch.optim.AdamW([o for o in options if o["params"]], lr=rate)
         return optimizer, sum(1 for o in options[:2] if o["params"])
+
+    def seconds(self) -> float:
+        """Wall seconds that the stage has taken, in this process and before it."""
+        return self.earlier_s + time.perf_counter() - self.started
 
     def learning_rate(self) -> float:
         """The model's rate at this step: linear warm-up, then linear decay to zero."""
@@ -292,6 +306,7 @@ class _Stage:
         tensors = checkpoints.module_state(self.modules) | checkpoints.optimizer_state(self.optimizer)
         facts = {
             "step": self.done,
+            "seconds": self.seconds(),
             "best_step": self.best_step,
             "best_rank": self.best_rank,
             "figures": self.figures,
@@ -309,6 +324,8 @@ class _Stage:
         checkpoints.load_module_state(self.modules, tensors)
         checkpoints.load_optimizer_state(self.optimizer, tensors)
         self.done = facts["step"]
+        self.earlier_s = facts["seconds"]
+        self.trainer.earlier_s += self.earlier_s
         self.best_step = facts["best_step"]
         self.best_rank = tuple(facts["best_rank"])
         self.figures = facts["figures"]

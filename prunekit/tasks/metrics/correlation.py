@@ -78,12 +78,14 @@ def _scored(
     answers = [_number(prediction) for prediction in predictions]
     pairs = [(answer, truth) for answer, truth in zip(answers, truths, strict=True) if answer is not None]
     if not pairs:
-        return MetricValue(0.0, 0.0)
+        return estimate(0.0, [0.0] * len(answers))
     value, changes = measure(*zip(*pairs, strict=True))
     share = len(pairs) / len(answers)
-    influences = [change + value * (1 - share) for change in changes]
-    influences += [-value * share] * (len(answers) - len(pairs))
-    return estimate(value * share, influences)
+    change = iter(changes)
+    return estimate(
+        value * share,
+        [-value * share if answer is None else next(change) + value * (1 - share) for answer in answers],
+    )
 
 
 def _number(text: str) -> float | None:

@@ -4,6 +4,9 @@ A metric is a function of the distribution of examples, and the first-order chan
 it is the example's influence, psi_i (0 on average). The delta method then gives the standard error ``sqrt(sum
 psi_i^2) / n`` for examples drawn independently. For a mean of scores it is the plug-in ``sqrt(sum (score_i -
 mean)^2) / n``, which for scores of 0 and 1 is the binomial ``sqrt(p (1 - p) / n)``.
+
+The influences are part of a metric's value: ``value + psi_i`` are pseudo-values, whose mean is the value and
+whose differences between two models, example by example, say how sure the difference of the two values is.
 """
 
 from __future__ import annotations
@@ -34,9 +37,10 @@ def check(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> No
 
 
 def estimate(value: float, influences: Sequence[float]) -> MetricValue:
-    """Return a value and its standard error in percent, given both it and the influences as fractions."""
+    """Return value, standard error and influences in percent, given value and influences as fractions."""
     spread = math.sqrt(math.fsum(influence**2 for influence in influences))
-    return MetricValue(100 * value, 100 * spread / len(influences))
+    percent = [100 * influence for influence in influences]
+    return MetricValue(100 * value, 100 * spread / len(influences), percent)
 
 
 def mean(scores: Sequence[float]) -> MetricValue:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +12,8 @@ from torch import Tensor
 from prunekit.errors import DataError, PrunekitError
 from prunekit.plugins import get_registry
 from prunekit.tasks.answering import check_split
-from prunekit.tasks.base import Split, Task
+from prunekit.tasks.base import Evaluation, Split, Task
+from prunekit.tasks.mixture.combining import combined
 from prunekit.tasks.mixture.faults import entry_faults
 from prunekit.tasks.mixture.mixing import Mixed, MixedExamples, joined
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "calibration")
 MEAN = "mean"
+MEAN_VERSION = "1"
+"""Raised when something else is the mean of the tasks' leading metrics."""
 AUTO_CLASS = "AutoModelForSeq2SeqLM"
 
 _log = logging.getLogger(__name__)
@@ -144,9 +146,10 @@ class Mixture:
         limit: int | None = None,
         num_beams: int = 1,
         progress: Progress | None = None,
-    ) -> dict[str, float]:
-        """Return ``mean``, each task's results under ``<label>/<metric>``, and the number of examples ``n``.
+    ) -> Evaluation:
+        """Return the answers to the examples of all tasks, one task's after the other's, and their scores.
 
+        The scores are ``mean``, each task's under ``<label>/<metric>``, and the number of examples ``n``.
         ``mean_stderr`` is that of a mean of independent values: the root of the sum of the squared standard
         errors, over the number of tasks.
 
@@ -168,14 +171,16 @@ class Mixture:
             )
             for label, (task, own) in self._having(split).items()
         }
-        leading = [(results, self.tasks[label].primary_metric) for label, results in found.items()]
-        results: dict[str, float] = {
-            MEAN: math.fsum(each[name] for each, name in leading) / len(leading),
-            f"{MEAN}_stderr": math.hypot(*(each[f"{name}_stderr"] for each, name in leading)) / len(leading),
+        return combined(found, {label: task.primary_metric for label, task in self.tasks.items()}, MEAN)
+
+    def metric_versions(self) -> dict[str, str]:
+        """Return the version of each task's metrics under ``<label>/<metric>``, and that of ``mean``."""
+        versions = {
+            f"{label}/{name}": version
+            for label, task in self.tasks.items()
+            for name, version in task.metric_versions().items()
         }
-        for label, each in found.items():
-            results |= {f"{label}/{name}": value for name, value in each.items()}
-        return {**results, "n": sum(each["n"] for each in found.values())}
+        return {MEAN: MEAN_VERSION, **versions}
 
     def head_config(self) -> dict[str, Any]:
         """Return nothing: the head of an encoder-decoder writes whatever the tokenizer can."""

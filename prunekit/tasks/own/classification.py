@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -17,37 +16,22 @@ from prunekit.tasks.data.lazy import LazyTexts
 from prunekit.tasks.data.overlap import Overlap
 from prunekit.tasks.data.rows import Rows
 from prunekit.tasks.data.source import fingerprint_of, open_splits
-from prunekit.tasks.own.config import OwnConfig, class_metrics, find_metrics
+from prunekit.tasks.own.config import LabelsOrNumberConfig, class_metrics, find_metrics
 from prunekit.tasks.own.labels import OwnLabels
+from prunekit.tasks.own.numbers import numbers_in
 from prunekit.tasks.text_classification import LabelledText, TextClassificationTask, TokenizedText
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-DEFAULT_METRICS = {False: ["accuracy"], True: ["pearson", "spearman"]}
-"""By whether it is a regression."""
 
-
-class TextClassificationConfig(OwnConfig):
+class TextClassificationConfig(LabelsOrNumberConfig):
     """Recipe keys of the task."""
 
     text: str | list[str] = Field(description="column of the text, or the two columns of a pair")
     label: str = Field(description="column of the label: a name, an integer, or with `regression` a number")
-    labels: list[str] | None = Field(
-        None,
-        min_length=2,
-        description="the labels, integers in the data count them; by default those in train",
-    )
     regression: bool = Field(False, description="estimate the label as a number; the model has one output")
-    positive: str | None = Field(
-        None, description="the positive one of two labels, for f1; by default the names tell"
-    )
     max_length: int = Field(128, ge=3, description="tokens at which a text is cut off")
-    metrics: list[str] | None = Field(
-        None,
-        min_length=1,
-        description="installed metrics, the first leads; by default accuracy, or pearson and spearman",
-    )
 
     @property
     def texts(self) -> list[str]:
@@ -62,8 +46,6 @@ class TextClassificationConfig(OwnConfig):
             raise ValueError("labels are for classes; leave them out, or regression")
         if self.positive and self.regression:
             raise ValueError("positive is for classes; leave it out, or regression")
-        if self.labels and len(set(self.labels)) < len(self.labels):
-            raise ValueError(f"labels names a label twice: {', '.join(self.labels)}")
         return self
 
 
@@ -86,7 +68,7 @@ class TextClassification(TextClassificationTask):
     def __init__(self, config: TextClassificationConfig, processor: PreTrainedTokenizerBase) -> None:
         super().__init__(processor, max_length=config.max_length)
         self.config = config
-        self.metrics = find_metrics(config.metrics or DEFAULT_METRICS[config.regression])
+        self.metrics = find_metrics(config.metric_names(is_number=config.regression))
         for metric in self.metrics:
             check_metric(metric, has_sources=False, ranks=1 if config.regression else metric.ranks)
         self.primary_metric, self.higher_is_better = self.metrics[0].name, self.metrics[0].higher_is_better
@@ -141,17 +123,7 @@ class TextClassification(TextClassificationTask):
     def _labels_of(self, rows: Rows, chosen: Sequence[int] | None) -> list[float]:
         if self._labels:
             return list(self._labels.of(rows, chosen))
-        found: list[float] = []
-        for index, value in rows.each(self.config.label, chosen):
-            number = _number(value)
-            if number is None:
-                shown = "nothing" if value in (None, "") else repr(value)
-                raise DataError(
-                    f"Task {self.name}: {rows.where(index)}: {self.config.label!r} holds {shown}, but a "
-                    "finite number is needed. Correct the row."
-                )
-            found.append(number)
-        return found
+        return numbers_in(self.name, rows, self.config.label, chosen)
 
     def collate(self, examples: Sequence[TokenizedText]) -> dict[str, Tensor]:
         """Return a batch; ``labels`` are int64 ``[B]`` in the order of ``labels``, or float32 numbers."""
@@ -186,11 +158,3 @@ class TextClassification(TextClassificationTask):
                 f"{model.config.num_labels}. Use a model with num_labels 1, or leave task.regression out."
             )
         return ()
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None

@@ -30,6 +30,40 @@ class OwnConfig(BaseModel):
         return names
 
 
+class LabelsConfig(OwnConfig):
+    """Recipe keys of the tasks with labels."""
+
+    labels: list[str] | None = Field(
+        None,
+        min_length=2,
+        description="the labels, integers in the data count them; by default those in train",
+    )
+    positive: str | None = Field(
+        None, description="the positive one of two labels, for f1; by default the names tell"
+    )
+
+    @field_validator("labels")
+    @classmethod
+    def _differ(cls, labels: list[str] | None) -> list[str] | None:
+        if labels and len(set(labels)) < len(labels):
+            raise ValueError(f"labels names a label twice: {', '.join(labels)}")
+        return labels
+
+
+class LabelsOrNumberConfig(LabelsConfig):
+    """Recipe keys of the tasks whose label may be a number instead."""
+
+    metrics: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="installed metrics, the first leads; by default accuracy, or pearson and spearman",
+    )
+
+    def metric_names(self, *, is_number: bool) -> list[str]:
+        """Return the metrics, by default those that fit."""
+        return self.metrics or (["pearson", "spearman"] if is_number else ["accuracy"])
+
+
 def find_metrics(names: Sequence[str]) -> tuple[Metric, ...]:
     """Return installed metrics by name.
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field
 from torch import Tensor
 
 from prunekit.errors import DataError
@@ -24,7 +24,7 @@ from prunekit.tasks.data.source import fingerprint_of, open_splits
 from prunekit.tasks.image_decoding import decoded
 from prunekit.tasks.image_transform import Settings
 from prunekit.tasks.images import ImageClassificationTask
-from prunekit.tasks.own.config import OwnConfig, class_metrics, find_metrics
+from prunekit.tasks.own.config import LabelsConfig, class_metrics, find_metrics
 from prunekit.tasks.own.labels import OwnLabels
 
 if TYPE_CHECKING:
@@ -34,33 +34,19 @@ THREADS = min(8, os.cpu_count() or 1)
 """Images decoded at once; Pillow lets other threads run meanwhile."""
 
 
-class ImageClassificationConfig(OwnConfig):
+class ImageClassificationConfig(LabelsConfig):
     """Recipe keys of the task."""
 
     image: str = Field(
         IMAGE, description="column of the image: a path, or the bytes as `datasets` stores them"
     )
     label: str = Field(LABEL, description="column of the label: a name or an integer")
-    labels: list[str] | None = Field(
-        None,
-        min_length=2,
-        description="the labels, integers in the data count them; by default those in train",
-    )
     by_position: bool = Field(
         False,
         description="the labels, as listed or sorted, are the model's outputs, whatever it calls them",
     )
-    positive: str | None = Field(
-        None, description="the positive one of two labels, for f1; by default the names tell"
-    )
     augment: bool = Field(True, description="cut out, move and mirror the training images at random")
     metrics: list[str] = Field(["accuracy"], min_length=1, description="installed metrics, the first leads")
-
-    @model_validator(mode="after")
-    def _checked(self) -> Self:
-        if self.labels and len(set(self.labels)) < len(self.labels):
-            raise ValueError(f"labels names a label twice: {', '.join(self.labels)}")
-        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,20 +12,17 @@ from prunekit.errors import DataError
 from prunekit.suggest import did_you_mean
 from prunekit.tasks.base import Metric, MetricValue
 from prunekit.tasks.data.rows import Rows
-from prunekit.tasks.label_map import LabelMap, label_map, name_of
 from prunekit.tasks.metrics import F1
 from prunekit.tasks.metrics.estimates import mean
-from prunekit.tasks.own.config import class_metrics
+from prunekit.tasks.own.config import LabelsOrNumberConfig, class_metrics
+from prunekit.tasks.own.labels import OwnLabels
+from prunekit.tasks.own.numbers import finite, numbers_in
 from prunekit.tasks.own.text2text import OwnText2TextConfig, OwnText2TextTask
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
-    from prunekit.progress import Progress
     from prunekit.tasks.text2text import TextExample
-
-DEFAULT_METRICS = {False: ["accuracy"], True: ["pearson", "spearman"]}
-"""By whether the answers are numbers."""
 
 
 class NumberSpec(BaseModel):
@@ -47,33 +42,15 @@ class NumberSpec(BaseModel):
         return f"{count * self.step:.{max(0, -int(exponent))}f}"
 
 
-class Text2TextClassificationConfig(OwnText2TextConfig):
+class Text2TextClassificationConfig(LabelsOrNumberConfig, OwnText2TextConfig):
     """Recipe keys of the task."""
 
     label: str = Field(description="column of the label: a name, an integer, or with `numbers` a number")
-    labels: list[str] | None = Field(
-        None,
-        min_length=2,
-        description="the labels, integers in the data count them; by default those in train",
-    )
     words: dict[str, str] = Field({}, description="what is written for a label; by default its name")
     numbers: NumberSpec | None = Field(
         None, description="in place of labels: the label is a number, written rounded"
     )
-    positive: str | None = Field(
-        None, description="the positive one of two labels, for f1; by default the names tell"
-    )
     max_target_length: int = Field(8, ge=2, description="tokens at which an answer ends")
-    metrics: list[str] | None = Field(
-        None,
-        min_length=1,
-        description="installed metrics, the first leads; by default accuracy, or pearson and spearman",
-    )
-
-    @property
-    def metric_names(self) -> list[str]:
-        """The metrics, by default those that fit."""
-        return self.metrics or DEFAULT_METRICS[self.numbers is not None]
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
@@ -81,9 +58,7 @@ class Text2TextClassificationConfig(OwnText2TextConfig):
             given = [key for key in ("labels", "words", "positive") if getattr(self, key)]
             if given:
                 raise ValueError(f"{given[0]} is for labels; leave it out, or numbers")
-        if self.labels and len(set(self.labels)) < len(self.labels):
-            raise ValueError(f"labels names a label twice: {', '.join(self.labels)}")
-        if self.positive and F1.name not in self.metric_names:
+        if self.positive and F1.name not in self.metric_names(is_number=False):
             raise ValueError("positive is for f1; add f1 to metrics, or leave positive out")
         if self.labels and (problem := self.mismatch(self.labels)):
             raise ValueError(problem)
@@ -130,7 +105,7 @@ class Text2TextClassification(OwnText2TextTask):
     for some pairs, and any other fixed one for others.
 
     The references of an example are two: what is written, and the label's name or the number in the data.
-    Metrics get the second.
+    Answers are scored against the second.
 
     Raises:
         DataError: if the data is missing, malformed, or does not have what the recipe says; or if a word
@@ -144,10 +119,12 @@ class Text2TextClassification(OwnText2TextTask):
 
     def __init__(self, config: Text2TextClassificationConfig, processor: PreTrainedTokenizerBase) -> None:
         self.config = config
-        columns = {"label": [config.label]}
-        super().__init__(config, processor, metrics=config.metric_names, columns=columns)
-        self._map = LabelMap((), ()) if config.numbers else self._label_map()
-        self.labels = self._map.names
+        metrics = config.metric_names(is_number=config.numbers is not None)
+        super().__init__(config, processor, metrics=metrics, columns={"label": [config.label]})
+        self._labels: OwnLabels | None = None
+        if config.numbers is None:
+            self._labels = OwnLabels(self.name, self._rows, config.label, given=config.labels, processor=None)
+            self.labels = self._labels.names
         if self.labels and (problem := config.mismatch(self.labels)):
             raise DataError(f"Task {self.name}: task.{problem}.")
         self._words = {label: config.words.get(label, label) for label in self.labels}
@@ -155,38 +132,28 @@ class Text2TextClassification(OwnText2TextTask):
         self._check_words(config.max_target_length)
         if self.labels:
             self.metrics = class_metrics(self.name, self.metrics, self.labels, config.positive)
-        self.metrics = (*(self._of_meanings(metric) for metric in self.metrics), self._unparsable())
+        self.metrics = (*self.metrics, self._unparsable())
         self.check_rows(config)
 
     def references(self, rows: Rows, chosen: Sequence[int] | None = None) -> list[tuple[str, ...]]:
         """Return for each row, or each of ``chosen``, what is written, and the label's name or the number."""
-        indices = range(len(rows)) if chosen is None else chosen
-        values = rows.values(self.config.label, chosen)
-        return [self._reference(rows, *each) for each in zip(indices, values, strict=True)]
+        if self._labels:
+            names = [self.labels[place] for place in self._labels.of(rows, chosen)]
+            return [(self._words[name], name) for name in names]
+        assert self.config.numbers is not None
+        numbers = numbers_in(self.name, rows, self.config.label, chosen)
+        return [(self.config.numbers.text(number), repr(number)) for number in numbers]
 
-    def predict(
-        self,
-        model: PreTrainedModel,
-        examples: Sequence[TextExample],
-        *,
-        batch_size: int,
-        num_beams: int = 1,
-        progress: Progress | None = None,
-    ) -> list[str]:
-        """Return the label's name, or the number, that the model wrote for each example, in the order given.
+    def right(self, example: TextExample) -> Sequence[str]:
+        """Return the label's name, or the number in the data."""
+        return example.references[1:]
+
+    def read(self, text: str) -> str:
+        """Return the label's name, or the number, that the model wrote.
 
         An unparsable answer comes back as it was written, without white space around it; in quotes if it
         would else read as a label's name.
-
-        Raises:
-            DataError: if the model does not fit the task.
         """
-        written = super().predict(
-            model, examples, batch_size=batch_size, num_beams=num_beams, progress=progress
-        )
-        return [self._read(text) for text in written]
-
-    def _read(self, text: str) -> str:
         if label := self._labels_of.get(normalized(text)):
             return label
         text = text.strip()
@@ -195,42 +162,13 @@ class Text2TextClassification(OwnText2TextTask):
         return text
 
     def _is_parsed(self, answer: str) -> bool:
-        return answer in self.labels if self.config.numbers is None else _number(answer) is not None
+        return answer in self.labels if self.config.numbers is None else finite(answer) is not None
 
     def _unparsable(self) -> Metric:
         def unparsable(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> MetricValue:
             return mean([not self._is_parsed(answer) for answer in predictions])
 
         return Metric("unparsable", higher_is_better=False, function=unparsable)
-
-    def _of_meanings(self, metric: Metric) -> Metric:
-        """The metric, of an example's second reference alone."""
-        given = metric.function
-
-        def function(
-            predictions: Sequence[str], references: Sequence[Sequence[str]], *sources: Sequence[str]
-        ) -> MetricValue:
-            return given(predictions, [(meant,) for _, meant in references], *sources)
-
-        return replace(metric, function=function)
-
-    def _label_map(self) -> LabelMap:
-        classes = next(iter(self._rows.values())).classes(self.config.label)
-        found = () if self.config.labels or classes else self._labels_found()
-        return label_map(self.name, given=self.config.labels, classes=classes, found=found, outputs=())
-
-    def _labels_found(self) -> set[str]:
-        """The labels in the training rows, those held out of them included: rare ones may be there only."""
-        train = self._rows.get("train")
-        found: set[str] = set()
-        for rows in self._rows.values():
-            if train is not None and rows.tables is train.tables:
-                for index, value in rows.each(self.config.label):
-                    name = name_of(value)
-                    if name is None:
-                        raise self._misfit(rows, index, value, "but a name or an integer is needed")
-                    found.add(name)
-        return found
 
     def _check_words(self, longest: int) -> None:
         """Refuse a word that the tokenizer cannot write, or that ends behind ``longest`` tokens."""
@@ -249,37 +187,7 @@ class Text2TextClassification(OwnText2TextTask):
                     "give it a shorter word under task.words."
                 )
 
-    def _reference(self, rows: Rows, index: int, value: Any) -> tuple[str, str]:
-        if self.config.numbers:
-            number = _number(value)
-            if number is None:
-                raise self._misfit(rows, index, value, "but a finite number is needed")
-            return self.config.numbers.text(number), repr(number)
-        position = self._map.index(value)
-        if position is None:
-            hint = did_you_mean(str(value), self.labels)
-            known = f"which is none of the labels{hint} ({', '.join(self.labels)})"
-            raise self._misfit(rows, index, value, known)
-        label = self.labels[position]
-        return self._words[label], label
-
-    def _misfit(self, rows: Rows, index: int, value: Any, problem: str) -> DataError:
-        shown = "nothing" if value in (None, "") else repr(value)
-        advice = "" if self.config.numbers else ", or list every label under task.labels"
-        return DataError(
-            f"Task {self.name}: {rows.where(index)}: {self.config.label!r} holds {shown}, {problem}. "
-            f"Correct the row{advice}."
-        )
-
 
 def normalized(text: str) -> str:
     """Return what answers are compared by: the text in one case, without white space around it."""
     return text.strip().casefold()
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None

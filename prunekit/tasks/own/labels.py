@@ -11,6 +11,7 @@ from prunekit.suggest import did_you_mean
 from prunekit.tasks.base import Split
 from prunekit.tasks.data.rows import Rows
 from prunekit.tasks.label_map import LabelMap, in_order, label_map, model_names, name_of, names_beside
+from prunekit.tasks.own.numbers import shown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,6 +31,7 @@ class OwnLabels:
         column: of the label.
         given: the recipe's ``labels``.
         processor: the tokenizer or image processor; the model that it was loaded with decides the order.
+            None where labels are no outputs of the model.
         by_position: take the labels, in their own order, for the model's outputs, whatever it calls them.
 
     Attributes:
@@ -113,9 +115,8 @@ class OwnLabels:
         return found
 
     def _no_label(self, rows: Rows, index: int, value: Any, problem: str) -> DataError:
-        shown = "nothing" if value in (None, "") else repr(value)
         return DataError(
-            f"Task {self.task}: {rows.where(index)}: {self.column!r} holds {shown}, {problem}. "
+            f"Task {self.task}: {rows.where(index)}: {self.column!r} holds {shown(value)}, {problem}. "
             "Correct the row, or list every label under task.labels."
         )
 
