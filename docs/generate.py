@@ -273,7 +273,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "results-fashion": results("full", "fashion"),
     "results-g2p": results("full", "g2p"),
     "results-g2p-headline": results("headline", "g2p"),
-    "results-gloss": results("full", "gloss"),
     "stack-fields": lambda: documented_fields(StackTable),
     "sublayer-fields": lambda: documented_fields(SublayerTable),
     "evaluation-fields": lambda: documented_fields(Evaluation),

@@ -21,7 +21,7 @@ from prunekit.reports.plots import frontier_picture
 STORED = Path(__file__).parent / "results"
 SIDES = ("dense", "pruned")
 WIDTH = 120
-KEPT = ("achieved", "structure", "quality", "speed", "stages", "train_steps", "environment")
+KEPT = ("achieved", "structure", "quality", "speed", "stages", "environment")
 HEADLINE = ("method", "speedup", "parameters", "time to prune", "frontier")
 
 
@@ -99,7 +99,8 @@ def _rates(run: dict[str, Any]) -> tuple[str, str]:
 def take_run(folder: Path, command: str) -> None:
     """Store what a run's report says in figures, without its samples and where it lay."""
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    kept = {key: report.get(key) for key in KEPT}
+    kept = {key: report[key] for key in KEPT}
+    kept["train_steps"] = len((folder / "train.jsonl").read_text(encoding="utf-8").splitlines())
     for side in SIDES:
         kept["speed"][side] = {"median_ms": report["speed"][side]["median_ms"]}
     kept["speed"].pop("control", None)

@@ -63,7 +63,7 @@ def test_a_row_says_what_its_method_costs_and_gives():
 
 def test_the_dense_row_has_nothing_requested_and_took_no_time():
     row = cells("dense")
-    assert row["per (lower is better)"] == "8.562"
+    assert row["per (lower is better)"] == "8.56"
     assert row["speedup"] == "1x"
     assert row["parameters"] == "2.77M"
     assert row["requested -> achieved"] == ""
@@ -127,9 +127,15 @@ def test_a_comparison_in_which_everything_failed_still_renders():
     ("value", "sd", "text"),
     [(0.0, None, "0.000"), (91.237, 0.5, "91.24 ± 0.50"), (0.08125, 0.002, "0.08125 ± 0.00200")],
 )
-def test_figures_have_four_digits(value, sd, text):
+def test_the_largest_figure_has_four_digits(value, sd, text):
     per = {"mean": value, "sd": sd, "stderr": 0.1, "by_seed": [value], "vs_reference": None}
-    assert cells("cofi", changed("cofi", quality={"per": per}))["per (lower is better)"] == text
+    found = comparison(rows=[{**row, "quality": {"per": per}} for row in ROWS if row["label"] == "cofi"])
+    assert cells("cofi", found)["per (lower is better)"] == text
+
+
+def test_all_rows_have_as_many_decimals():
+    assert cells("dense")["per (lower is better)"] == "8.56"
+    assert cells(UGLY)["per (lower is better)"] == "20.10 ± 0.20 ↓"
 
 
 # Order and choice

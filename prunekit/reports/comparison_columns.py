@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ def columns(comparison: Comparison, *, expected: bool = False) -> list[Column]:
     memory = "peak_mib" if has_peak else "weights_mib"
     return [
         Column("name", "method", lambda row: str(row["name"]), lambda row: str(row["name"])),
-        *_quality_columns(comparison["quality"]),
+        *_quality_columns(comparison["quality"], comparison["rows"]),
         Column(
             "speedup", "speedup", _speedup_text, lambda row: _speed(row, "speedup"), is_highest_first=True
         ),
@@ -75,16 +75,18 @@ def _figure(
     return Column(name, header, text, value)
 
 
-def _quality_columns(quality: Mapping[str, Any] | None) -> list[Column]:
+def _quality_columns(quality: Mapping[str, Any] | None, rows: Sequence[Row]) -> list[Column]:
     if not quality:
         return []
     primary, higher = quality["primary"], quality["higher_is_better"]
+    means = [abs(row["quality"][primary]["mean"]) for row in rows if (row["quality"] or {}).get(primary)]
+    decimals = _decimals(max(means, default=0.0))
 
     def text(row: Row) -> str:
         if row["error"]:
             return "failed"
         figures = (row["quality"] or {}).get(primary)
-        return "" if figures is None else quality_text(figures)
+        return "" if figures is None else _quality_text(figures, decimals)
 
     def key(row: Row) -> Key:
         figures = (row["quality"] or {}).get(primary)
@@ -94,20 +96,19 @@ def _quality_columns(quality: Mapping[str, Any] | None) -> list[Column]:
     return [Column("quality", header, text, key, is_highest_first=higher)]
 
 
-def quality_text(figures: Mapping[str, Any]) -> str:
+def _quality_text(figures: Mapping[str, Any], decimals: int) -> str:
     """A metric's mean, its standard deviation over seeds, and the mark of its verdict."""
-    digits = _decimals(figures["mean"])
-    said = [f"{figures['mean']:.{digits}f}"]
+    said = [f"{figures['mean']:.{decimals}f}"]
     if figures["sd"] is not None:
-        said.append(f"± {figures['sd']:.{digits}f}")
+        said.append(f"± {figures['sd']:.{decimals}f}")
     if figures["vs_reference"]:
         said.append(MARKS[figures["vs_reference"]["verdict"]])
     return " ".join(said)
 
 
 def _decimals(value: float) -> int:
-    """Decimals that show four digits, leading zeros not counted."""
-    return max(0, 3 - math.floor(math.log10(abs(value)))) if value else 3
+    """Decimals that show four digits of a positive value, leading zeros not counted."""
+    return max(0, 3 - math.floor(math.log10(value))) if value else 3
 
 
 def _speed(row: Row, key: str) -> Any:
