@@ -200,6 +200,21 @@ def test_a_sweep_makes_a_row_a_value_and_leaves_alone_what_it_does_not_touch(tmp
     assert found["sweep"] == {"key": key, "values": [0.5, 0.75]}
 
 
+def test_swept_values_make_folder_names_and_no_two_the_same(dense):
+    key = "budget.scope"
+    scopes = (["encoder.*"], ["encoder.*", "x/y"], ["encoder", "x", "y"])
+    budgets = [{"sparsity": 0.3, "scope": scope} for scope in scopes]
+    points = [({key: budget["scope"]}, cheap_recipe(dense, budget=budget)) for budget in budgets]
+    cells = comparison_runs.wanted(points, [0], ["half"], REGISTRY)
+    assert [cell.name for cell in cells] == [
+        "half-scope-encoder.-s0",
+        "half-scope-encoder.-x-y-s0",
+        "half-scope-encoder-x-y-s0",
+    ]
+    again = comparison_runs.wanted([*points, *points[:1]], [0], ["half"], REGISTRY)
+    assert len({cell.name for cell in again}) == 4
+
+
 def test_a_sweep_of_what_all_rows_must_share_is_refused_before_anything_runs(tmp_path, dense):
     points = [({"evaluate.limit": limit}, cheap_recipe(dense, evaluate={"limit": limit})) for limit in (4, 8)]
     with pytest.raises(RecipeError, match=r"^--sweep evaluate\.limit: evaluate must be the same for all "):

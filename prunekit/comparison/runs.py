@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -73,9 +74,19 @@ def wanted(
             swept = len({dump_recipe(run) for _, run in found}) > 1
             for point, run in found if swept else found[:1]:
                 at = point if swept else {}
-                name = "-".join([label, *(f"{key.rpartition('.')[2]}-{value}" for key, value in at.items())])
-                cells[f"{name}-s{seed}"] = Cell(f"{name}-s{seed}", label, at, run)
+                name = _folder_name(label, at, seed, taken=cells)
+                cells[name] = Cell(name, label, at, run)
     return list(cells.values())
+
+
+def _folder_name(label: str, point: Mapping[str, Any], seed: int, *, taken: Collection[str]) -> str:
+    """Label, swept values and seed in characters that every file system takes; no other run's name."""
+    words = [label, *(str(word) for key, value in point.items() for word in (key.rpartition(".")[2], value))]
+    plain = "-".join(re.sub(r"[^A-Za-z0-9._-]+", "-", word).strip("-") for word in words)
+    name, again = f"{plain}-s{seed}", 2
+    while name in taken:
+        name, again = f"{plain}-{again}-s{seed}", again + 1
+    return name
 
 
 def _labels(recipe: Recipe, only: Sequence[str]) -> list[str]:
