@@ -66,7 +66,7 @@ class Masked:
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """The label loss under sampled masks, with the sparsity term."""
-        with self.target.masks(self.masks.sample()):
+        with self.target.masked(self.masks.sample()):
             loss: Tensor = self.target.model(**batch).loss
         sparsity = self.size.sparsity(self.masks.probabilities())
         return loss + self.lagrangian.penalty(sparsity, self.step)

@@ -272,6 +272,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "recipe-keys": recipe_keys,
     "results-fashion": results("full", "fashion"),
     "results-g2p": results("full", "g2p"),
+    "results-gloss": results("full", "gloss"),
     "results-g2p-headline": results("headline", "g2p"),
     "stack-fields": lambda: documented_fields(StackTable),
     "sublayer-fields": lambda: documented_fields(SublayerTable),

@@ -67,7 +67,7 @@ def compared(target, masks, inputs=None):
     inputs = tiny_inputs(target.model) if inputs is None else inputs
     plan = PruningPlan.from_masks(masks, target.groups)
     small = outputs(target.pruned(plan).model, inputs)
-    with target.masks(plan.masks(target.groups)):
+    with target.masked(plan.masks(target.groups)):
         masked = outputs(target.model, inputs)
     dense = outputs(target.model, inputs)
     return difference(narrowed(masked, small, plan), small), difference(narrowed(dense, small, plan), small)

@@ -184,7 +184,7 @@ def test_more_padding_leaves_the_loss_alone(name):
 def test_gradients_reach_student_transforms_and_masks_and_not_the_teacher(name):
     loss, student, teacher, batch = loss_of(name)
     masks = {group: mask.requires_grad_() for group, mask in masks_of(student).items()}
-    with student.masks(masks):
+    with student.masked(masks):
         loss(batch, masks)[0].backward()
     parameters = list(student.model.parameters())
     assert sum(p.grad is not None and bool(p.grad.any()) for p in parameters) > 0.8 * len(parameters)
@@ -239,7 +239,7 @@ def test_sublayers_removed_before_stay_dead(masked):
 def test_a_dead_block_is_in_no_pair():
     loss, student, teacher, batch = loss_of("bert", prediction_weight=0.0, layer_matching="same-index")
     masks = masks_of(student, dead=["encoder.self_attn[1]", "encoder.ffn[1]"])
-    with student.masks(masks):
+    with student.masked(masks):
         found = loss(batch, masks)[1]["encoder_layer"].item()
         with torch.no_grad(), block_outputs(student.model) as ours:
             student.model(**batch)

@@ -41,7 +41,7 @@ def slope(target, group, unit, batch, step=1e-5):
     for value in (1 + step, 1 - step):
         mask = torch.ones(target.groups[group].size, dtype=torch.float64)
         mask[unit] = value
-        with torch.no_grad(), target.masks({group: mask}):
+        with torch.no_grad(), target.masked({group: mask}):
             losses.append(float(loss_of(target.model, batch)))
     return (losses[0] - losses[1]) / (2 * step)
 

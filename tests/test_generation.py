@@ -91,7 +91,7 @@ def test_beam_search_of_the_pruned_model_is_that_of_the_masked_model(name, case,
     target, plan, pruned = cut_case(prunable, name, case)
     inputs = tiny_inputs(pruned)
     cut = generate(pruned, inputs, num_beams=3)
-    with target.masks(plan.masks(target.groups)):
+    with target.masked(plan.masks(target.groups)):
         masked = generate(target.model, inputs, num_beams=3)
     assert same(cut, masked)
     assert not same(cut, generate(target.model, inputs, num_beams=3))

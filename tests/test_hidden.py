@@ -124,7 +124,7 @@ def test_a_hidden_mask_of_ones_leaves_the_stock_models_bits(name, dtype, prunabl
     target = prunable(tiny_model(name, dtype=dtype))
     inputs = tiny_inputs(target.model)
     before = outputs(target.model, inputs)
-    with target.masks({"hidden": torch.ones(16, dtype=dtype)}):
+    with target.masked({"hidden": torch.ones(16, dtype=dtype)}):
         masked = outputs(target.model, inputs)
     assert all(torch.equal(a, b) for a, b in zip(before, masked, strict=True))
 
@@ -180,7 +180,7 @@ def test_a_mask_multiplies_what_enters_a_t5s_stream_and_not_the_stream_again(pru
     mask = hidden_mask(soft=True)
     entries = ("encoder.self_attn", "encoder.ffn")  # nothing is left but the embedding and the final norm
     inputs = tiny_inputs(target.model)
-    with target.masks(off(target.groups, *entries) | {"hidden": mask}):
+    with target.masked(off(target.groups, *entries) | {"hidden": mask}):
         found = target.model(input_ids=inputs["input_ids"]).last_hidden_state
     states = target.model.shared.weight[inputs["input_ids"]] * mask
     norm = target.model.encoder.final_layer_norm
@@ -242,7 +242,7 @@ def test_masks_of_every_kind_add_no_host_read_to_the_forward_pass(name, prunable
     masks = {n: m.float() for n, m in random_masks(target.groups, kinds, seed=0, soft=True).items()}
     with _HostReads() as dense:
         outputs(target.model, inputs)
-    with _HostReads() as masked, target.masks(masks):
+    with _HostReads() as masked, target.masked(masks):
         outputs(target.model, inputs)
     assert masked.reads == dense.reads
 
@@ -261,10 +261,10 @@ def test_a_head_that_the_adapter_does_not_know_rules_out_hidden_units_only(pruna
     )
     assert "hidden" not in target.groups
     with pytest.raises(PlanError, match=f"hidden units of this model cannot be masked: {reason}"):
-        target.masks({"hidden": torch.ones(16)}).__enter__()
+        target.masked({"hidden": torch.ones(16)}).__enter__()
     with pytest.raises(UnsupportedModelError, match=f"hidden units .* cannot be removed: {reason}"):
         target.pruned(PruningPlan(keep={"hidden": (0, 1)}))
-    with target.masks(off(target.groups, "encoder.0.self_attn.heads:1")):
+    with target.masked(off(target.groups, "encoder.0.self_attn.heads:1")):
         outputs(target.model, tiny_inputs(target.model))
 
 
@@ -273,9 +273,9 @@ def test_refused_nested_masks_leave_the_outer_ones_as_they_were(name, prunable):
     target = prunable(tiny_model(name))
     inputs = tiny_inputs(target.model)
     dense = outputs(target.model, inputs)
-    with target.masks({"hidden": hidden_mask(soft=True).float()}):
+    with target.masked({"hidden": hidden_mask(soft=True).float()}):
         before = outputs(target.model, inputs)
-        with pytest.raises(PlanError, match="masks do not nest"), target.masks({"hidden": torch.ones(16)}):
+        with pytest.raises(PlanError, match="masks do not nest"), target.masked({"hidden": torch.ones(16)}):
             pass
         assert difference(before, outputs(target.model, inputs)) == 0
     assert difference(dense, outputs(target.model, inputs)) == 0

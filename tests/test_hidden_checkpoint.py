@@ -49,7 +49,7 @@ def test_masked_pruned_and_reloaded_models_write_the_same_text(name, prunable, t
     inputs = tiny_inputs(pruned)
     settings = {"num_beams": 3, "min_new_tokens": 8, "max_new_tokens": 8, "do_sample": False}
     sources = {key: inputs[key] for key in ("input_ids", "attention_mask")}
-    with target.masks(plan.masks(target.groups)):
+    with target.masked(plan.masks(target.groups)):
         wanted = target.model.generate(**sources, **settings)
     assert torch.equal(pruned.generate(**sources, **settings), wanted)
     reloaded = load(name, tmp_path)

@@ -18,7 +18,7 @@ def soft_masks(groups, *, seed=0):
 
 
 def loss(target, masks):
-    with target.masks(masks):
+    with target.masked(masks):
         return target.model(**tiny_inputs(target.model)).logits.square().sum()
 
 
@@ -33,7 +33,7 @@ def test_masks_of_ones_leave_the_stock_models_bits(name, attention, prunable):
     target.model.set_attn_implementation(attention)
     inputs = tiny_inputs(target.model)
     before = outputs(target.model, inputs)
-    with target.masks({group: torch.ones(unit.size) for group, unit in target.groups.items()}):
+    with target.masked({group: torch.ones(unit.size) for group, unit in target.groups.items()}):
         masked = outputs(target.model, inputs)
     assert all(torch.equal(a, b) for a, b in zip(before, masked, strict=True))
 
@@ -44,7 +44,7 @@ def test_nothing_of_the_masks_stays_behind(name, prunable):
     inputs = tiny_inputs(target.model)
     before = outputs(target.model, inputs)
     hooks_before = hooks(target.model)
-    with target.masks(random_masks(target.groups, ("head", "neuron", "sublayer", "block"), seed=0)):
+    with target.masked(random_masks(target.groups, ("head", "neuron", "sublayer", "block"), seed=0)):
         assert hooks(target.model) > hooks_before
     assert hooks(target.model) == hooks_before
     assert all(torch.equal(a, b) for a, b in zip(before, outputs(target.model, inputs), strict=True))
@@ -55,7 +55,7 @@ def test_nothing_of_the_masks_stays_behind_after_an_exception(prunable):
     masks = random_masks(target.groups, ("head", "sublayer", "block"), seed=0)
 
     def fail_inside():
-        with target.masks(masks):
+        with target.masked(masks):
             raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
@@ -98,7 +98,7 @@ def test_gradients_are_the_same_with_gradient_checkpointing(name, prunable):
     plain, saving = soft_masks(target.groups), soft_masks(target.groups)
     loss(target, plain).backward()
     target.model.activation_checkpointing_enable()
-    with target.masks(saving):
+    with target.masked(saving):
         target.model(**tiny_inputs(target.model), use_cache=False).logits.square().sum().backward()
     for group, mask in plain.items():
         torch.testing.assert_close(saving[group].grad, mask.grad, rtol=1e-8, atol=1e-8)
@@ -111,7 +111,7 @@ def test_recorded_hidden_states_are_those_under_the_masks_every_time(name, pruna
     field = "encoder_hidden_states" if "decoder" in target.structure.stacks else "hidden_states"
     recorded = []
     for _ in range(2):
-        with target.masks(masks), torch.no_grad():
+        with target.masked(masks), torch.no_grad():
             found = target.model(**tiny_inputs(target.model), output_hidden_states=True)
         recorded.append(found[field])
     assert torch.equal(recorded[0][1], recorded[0][0])  # block 0 is masked, so its output is its input
@@ -129,7 +129,7 @@ def test_a_mask_that_fits_no_group_is_refused_before_anything_is_masked(masks, t
     target = prunable(tiny_model("bert"))
     with (
         pytest.raises(PlanError) as caught,
-        target.masks({name: torch.ones(size) for name, size in masks.items()}),
+        target.masked({name: torch.ones(size) for name, size in masks.items()}),
     ):
         pass
     assert str(caught.value) == text
@@ -141,9 +141,9 @@ def test_masks_inside_masks_are_refused_and_the_outer_ones_stay(prunable):
     inputs = tiny_inputs(target.model)
     name = "encoder.0.ffn.neurons"
     masks = {name: torch.zeros(target.groups[name].size)}
-    with target.masks(masks):
+    with target.masked(masks):
         before = target.model(**inputs).logits
-        with pytest.raises(PlanError) as caught, target.masks({name: torch.ones(target.groups[name].size)}):
+        with pytest.raises(PlanError) as caught, target.masked({name: torch.ones(target.groups[name].size)}):
             pass
         after = target.model(**inputs).logits
     assert str(caught.value) == (

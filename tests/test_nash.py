@@ -199,7 +199,7 @@ def test_the_cut_target_is_the_trained_student_under_its_masks(tmp_path, monkeyp
     batch = copy_task().collate(copy_task().examples("validation")[:4])
     with torch.no_grad():
         cut = target.pruned(plan).model(**batch).logits
-        with student.masks(masks):
+        with student.masked(masks):
             trained = student.model.eval()(**batch).logits
         dense = target.model(**batch).logits
     torch.testing.assert_close(cut, trained, rtol=1e-4, atol=1e-4)

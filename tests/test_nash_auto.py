@@ -145,7 +145,7 @@ def test_hidden_states_of_block_i_are_compared_with_block_i_under_masks(name):
     config = NashConfig(selection="auto-blocks", encoder_hidden_weight=0, prediction_weight=0)
     batch = copy_task().collate(copy_task().examples("train")[:4])
     z = {"decoder.blocks": torch.tensor([1.0, 0.0, 0.5])}
-    with student.masks(z):
+    with student.masked(z):
         _, terms = StudentLoss(config, student, teacher, (0, 1, 2))(batch, z)
 
     def blocks(target):
@@ -157,7 +157,7 @@ def test_hidden_states_of_block_i_are_compared_with_block_i_under_masks(name):
         record_block_outputs(blocks(student)) as ours,
     ):
         teacher.model(**batch)
-        with student.masks(z):
+        with student.masked(z):
             student.model(**batch)
     torch.testing.assert_close(ours[1], ours[0])  # block 1 is closed: its output is its input
     counted = batch["labels"] != -100

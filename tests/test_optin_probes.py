@@ -58,7 +58,7 @@ class Probing:
         mask = torch.ones(sub.units.size, dtype=torch.float64)
         mask[unit] = factor
         rows, divergence = {tensor.path: [] for tensor in tensors}, 0.0
-        with torch.no_grad(), self.target.masks({sub.units.name: mask}):
+        with torch.no_grad(), self.target.masked({sub.units.name: mask}):
             for part, each in enumerate(self.reference.parts):
                 outcome = run_dense(self.target, each.inputs, self.reference.taps(part, tensors))
                 divergence += self.reference.divergence(part, outcome.logits)

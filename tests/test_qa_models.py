@@ -135,7 +135,7 @@ def test_replay_without_a_unit_equals_the_masked_model(name, prunable):
         with torch.inference_mode():
             found = run(target, record(target, inputs, [sub])[sub.name], torch.tensor([1, 2]), [])
         for place, unit in enumerate((1, 2)):
-            with target.masks(off(target.groups, f"{sub.units.name}:{unit}")), torch.no_grad():
+            with target.masked(off(target.groups, f"{sub.units.name}:{unit}")), torch.no_grad():
                 expected = predictions(target.model(**inputs), inputs)
             assert torch.allclose(found.logits[place], expected, rtol=1e-9, atol=1e-9), sub.name
 
@@ -156,7 +156,7 @@ def test_optins_divergence_is_that_of_starts_and_ends_over_real_tokens(prunable)
         scores = [each.exact({group: [unit]})[group] for each in scorers]
     with torch.no_grad():
         dense = target.model(**batch)
-        with target.masks(off(target.groups, f"{group}:{unit}")):
+        with target.masked(off(target.groups, f"{group}:{unit}")):
             changed = target.model(**batch)
     expected = 16 * divergences(changed, dense, batch, temperature=4).sum()
     assert float(scores[0] - scores[1]) == pytest.approx(float(expected), rel=1e-7)
@@ -183,7 +183,7 @@ def test_fishers_gradients_are_those_of_the_loss_of_starts_and_ends(prunable):
     for value in (1 + 1e-5, 1 - 1e-5):
         mask = torch.ones(4, dtype=torch.float64)
         mask[1] = value
-        with torch.no_grad(), target.masks({"encoder.0.self_attn.heads": mask}):
+        with torch.no_grad(), target.masked({"encoder.0.self_attn.heads": mask}):
             shares = predictions(target.model(**batch), {}).log_softmax(-1)
         places = torch.stack([batch["start_positions"], batch["end_positions"]], dim=1)
         losses.append(-float(shares.gather(2, places[..., None]).mean()))

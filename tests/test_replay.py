@@ -18,7 +18,7 @@ def bits(model):
 
 
 def masked_logits(target, inputs, group, unit):
-    with target.masks(off(target.groups, f"{group}:{unit}")), torch.no_grad():
+    with target.masked(off(target.groups, f"{group}:{unit}")), torch.no_grad():
         return target.model(**inputs).logits
 
 
@@ -82,7 +82,7 @@ def test_taps_of_the_last_feed_forward_see_the_removed_neuron(name, prunable):
     with torch.inference_mode():
         prefix = record(target, inputs, [sub])[sub.name]
         found = run(target, prefix, torch.tensor([3]), [Tap(path) for path in paths]).taps
-    with target.masks(off(target.groups, f"{sub.units.name}:3")), torch.no_grad():
+    with target.masked(off(target.groups, f"{sub.units.name}:3")), torch.no_grad():
         expected = run_dense(target, inputs, [Tap(path) for path in paths]).taps
     for path in paths:
         assert torch.allclose(found[path], expected[path], rtol=1e-9, atol=1e-9)
@@ -183,7 +183,7 @@ def test_a_run_inside_masks_is_refused(prunable):
     sub = target.structure.sublayers["encoder.0.self_attn"]
     with torch.no_grad():
         prefix = record(target, inputs, [sub])[sub.name]
-        with target.masks(off(target.groups, f"{sub.units.name}:0")), pytest.raises(PlanError) as caught:
+        with target.masked(off(target.groups, f"{sub.units.name}:0")), pytest.raises(PlanError) as caught:
             run(target, prefix, torch.tensor([0]), [])
     assert str(caught.value) == (
         "bert.encoder.layer.0.attention.output.dense already runs with a replaced forward. Leave the masks' "

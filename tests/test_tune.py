@@ -61,7 +61,7 @@ def observed(target, sub, batches):
 def by_lstsq(target, sub, keep, known, batches, damp):
     """A sublayer's scales by numpy from contributions written out, and the errors without and with them."""
     _, goal = observed(target, sub, batches)
-    with target.masks(PruningPlan(keep=keep, scale=known).masks(target.groups)):
+    with target.masked(PruningPlan(keep=keep, scale=known).masks(target.groups)):
         inputs, stream = observed(target, sub, batches)
     weight = target.model.get_parameter(f"{sub.output}.weight").detach()
     width = sub.units.width
@@ -133,7 +133,7 @@ def test_tuning_brings_the_stream_behind_the_last_sublayer_closer_to_the_dense_m
     _, dense = observed(target, last, batches)
 
     def error(scale):
-        with target.masks(PruningPlan(keep=keep, scale=scale).masks(target.groups)):
+        with target.masked(PruningPlan(keep=keep, scale=scale).masks(target.groups)):
             return float((observed(target, last, batches)[1] - dense).square().sum())
 
     assert error(tune(target, keep, batches)) < 0.9 * error({})

@@ -53,7 +53,7 @@ def fisher_scores(
     bars = progress or Progress(quiet=True)
     with frozen(model), torch.enable_grad(), bars.task("Fisher", total=len(batches)) as advance:
         for batch in batches:
-            with target.masks(masks):
+            with target.masked(masks):
                 loss = _loss(model, to_model(batch, model))
             for name, gradient in zip(groups, torch.autograd.grad(loss, list(masks.values())), strict=True):
                 found[name].append(gradient.cpu())

@@ -126,7 +126,7 @@ def _recorded(
             yield name, sub, [found[sub.name] for found in together]
             continue
         # Masks must be off again while units are scored: what they did is in the record.
-        with target.masks(_leaked(target, sub)) if leak else nullcontext():
+        with target.masked(_leaked(target, sub)) if leak else nullcontext():
             prefixes = [record(target, part.inputs, [sub])[sub.name] for part in reference.parts]
         yield name, sub, prefixes
 

@@ -135,7 +135,7 @@ class MaskTraining:
 
     def _loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         masks = self.masks.sample()
-        with self.student.masks(masks):
+        with self.student.masked(masks):
             loss, figures = self.student_loss(batch, masks)
         probabilities = self.masks.probabilities()
         figures = dict(figures)
@@ -165,7 +165,7 @@ class MaskTraining:
         if step < self.warmup:
             return Assessment({}, eligible=False)
         masks = self.final_masks()
-        with self.student.masks(masks):
+        with self.student.masked(masks):
             found = self.task.evaluate(
                 self.student.model, "validation", batch_size=128, limit=self.config.validation_limit
             ).metrics

@@ -47,7 +47,7 @@ class PrunableModel:
         """All unit groups, by name."""
         return self.structure.groups
 
-    def masks(self, values: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+    def masked(self, values: Mapping[str, Tensor]) -> AbstractContextManager[None]:
         """Run the model under masks inside the context; see ``prunekit.pruning.masks``."""
         return masked(self.model, self.adapter, self.structure, values)
 

@@ -68,7 +68,7 @@ def verify(
         "generation_equals_masked": None,
     }
     if exact.model.config.is_encoder_decoder and exact.model.can_generate():
-        with exact.masks(plan.masks(target.groups)):
+        with exact.masked(plan.masks(target.groups)):
             wanted = _generate(exact.model, batch, use_cache=True)
         cached = _generate(exact_pruned.model, batch, use_cache=True)
         uncached = _generate(exact_pruned.model, batch, use_cache=False)
@@ -86,7 +86,7 @@ def _compare(
     inputs = {name: t.to(dtype) if t.is_floating_point() else t for name, t in batch.items()}
     masks = {name: mask.to(dtype) for name, mask in plan.masks(dense.groups).items()}
     with torch.inference_mode():
-        with dense.masks(masks):
+        with dense.masked(masks):
             masked = _outputs(dense.model, inputs)
         cut = _outputs(pruned.model, inputs)
     masked = [_narrowed(state, plan, other) for state, other in zip(masked, cut, strict=True)]

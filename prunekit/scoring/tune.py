@@ -121,7 +121,7 @@ class _Tuning:
     def _pruned(self) -> AbstractContextManager[None]:
         device = self.target.model.device
         masks = PruningPlan(keep=self.keep, scale=self.scale).masks(self.target.groups)
-        return self.target.masks({name: mask.to(device) for name, mask in masks.items()})
+        return self.target.masked({name: mask.to(device) for name, mask in masks.items()})
 
 
 class _Equations:
