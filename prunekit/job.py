@@ -22,7 +22,7 @@ from prunekit.models import load_model, load_processor, save_model
 from prunekit.pruning.plan import PruningPlan
 from prunekit.pruning.target import PrunableModel, find_adapter
 from prunekit.pruning.verify import reload_difference, verify
-from prunekit.recipe import MacsSpec, MethodEntry, Recipe, ResolvedMethod, SpeedSpec, dump_recipe
+from prunekit.recipe import MethodEntry, Recipe, ResolvedMethod, SpeedSpec, dump_recipe
 from prunekit.reports.run import render_markdown
 from prunekit.reports.run_page import render_run_page
 from prunekit.runfolder import RunFolder, sha256, training_log
@@ -103,8 +103,8 @@ class Job:
             results: of the stages.
             speed: as `prunekit.measure.speed.as_pair` returns it, or none.
         """
-        report = self.folder.stage("report", lambda: self._report(results, speed))
         plan = PruningPlan.load(self.out / "plan.json")
+        report = self.folder.stage("report", lambda: self._report(plan, results, speed))
         write_text(self.out / "report.md", render_markdown(report))
         write_text(self.out / "report.html", render_run_page(report, plan.keep, training_log(self.out)))
         write_card(self.out)
@@ -208,15 +208,9 @@ class Job:
         result = as_pair(measure_speed(models, inputs, spec, progress=self.progress), "dense", "pruned")
         return {**result, "speed_s": round(time.perf_counter() - started, 1)}
 
-    def _report(self, results: Results, speed: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _report(self, plan: PruningPlan, results: Results, speed: Mapping[str, Any] | None) -> dict[str, Any]:
         """Requested, achieved and measured, from the stages' results."""
         planned, recovered, quality = results
-        plan = PruningPlan.load(self.out / "plan.json")
-        saved = PrunableModel(self._saved(), self.dense.adapter)
-        # At the lengths of the plan, so that the data need not be read once more.
-        counted = plan.achieved["macs"]
-        lengths = MacsSpec(length=counted["length"], target_length=counted["target_length"])
-        budget = self.method.budget.model_copy(update={"macs": lengths})
         environment = environment_record()
         taken = {**planned, **recovered, **quality, **(speed or {})}
         stages: dict[str, float] = {
@@ -236,10 +230,7 @@ class Job:
             "data": self.task.fingerprint(),
             "seed": self.recipe.seed,
             "requested": self.method.budget.model_dump(),
-            "achieved": {
-                **plan.achieved,
-                "macs": macs(self.dense, saved, plan, budget, self.task),
-            },
+            "achieved": plan.achieved,
             "structure": structure_rows(self.dense, plan),
             "quality": _without(quality, "evaluate_s"),
             "speed": _without(speed, "speed_s") if speed else None,

@@ -67,11 +67,7 @@ def speed_against(own: Timed, reference: Timed, control: Speed, seed: int) -> di
     if not ours or not theirs:
         return None
     ratio, low, high = statistics.ratio_interval(_mean_ms(theirs), _mean_ms(ours), seed)
-    verdict = "no difference"
-    if low > max(1.0, control["speedup_high"]):
-        verdict = "faster"
-    elif high < min(1.0, control["speedup_low"]):
-        verdict = "slower"
+    verdict = statistics.verdict(low, high, control["speedup_low"], control["speedup_high"])
     return {"ratio": ratio, "low": low, "high": high, "verdict": verdict}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import time
 import traceback
@@ -20,6 +19,7 @@ from prunekit.job import single
 from prunekit.measure.speed import as_pair
 from prunekit.pipeline import open_job
 from prunekit.recipe import Recipe, dump_recipe, resolve_method
+from prunekit.reports.comparison_columns import duration
 from prunekit.runfolder import RunFolder
 from prunekit.suggest import did_you_mean
 from prunekit.tasks.base import settled
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from prunekit.plugins import Registry
     from prunekit.progress import Progress
 
-_log = logging.getLogger(__name__)
 ERROR_FILE = "error.txt"
 
 
@@ -129,7 +128,7 @@ def run_all(
     fresh: list[float] = []
     for number, cell in enumerate(cells, start=1):
         at = f"[{number}/{len(cells)}] {cell.name}"
-        if is_scored(cell, out / cell.name, registry):
+        if _is_scored(cell, out / cell.name, registry):
             errors[cell.name] = None
             progress.say(f"{at}: there already, {_quality(out / cell.name)}")
             continue
@@ -139,11 +138,11 @@ def run_all(
         fresh.append(time.monotonic() - started)
         left = sum(fresh) / len(fresh) * (len(cells) - number)
         said = errors[cell.name] or _quality(out / cell.name)
-        progress.say(f"{at}: {said}; took {_duration(fresh[-1])}, about {_duration(left)} to go")
+        progress.say(f"{at}: {said}; took {duration(fresh[-1])}, about {duration(left)} to go")
     return errors
 
 
-def is_scored(cell: Cell, folder: Path, registry: Registry) -> bool:
+def _is_scored(cell: Cell, folder: Path, registry: Registry) -> bool:
     """Whether a run is done up to its quality.
 
     Raises:
@@ -209,7 +208,3 @@ def _quality(folder: Path) -> str:
     quality = json.loads((folder / "quality.json").read_text())
     primary = quality["primary"]
     return f"{primary} {quality['pruned'][primary]:.4g} (dense {quality['dense'][primary]:.4g})"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -61,18 +61,27 @@ def compare(
         seed: of the bootstrap.
 
     Returns:
-        ``speedup, speedup_low, speedup_high`` and ``verdict``: "faster" or "slower" only where the whole
-        interval lies beyond 1 and beyond the interval of the reference against its twin, else
-        "no difference".
+        ``speedup, speedup_low, speedup_high``, and what `verdict` says of them beside the reference against
+        its twin.
     """
     speedup, low, high = ratio_interval(reference_ms, other_ms, seed)
     _, twin_low, twin_high = ratio_interval(reference_ms, twin_ms, seed)
-    verdict = "no difference"
-    if low > max(1.0, twin_high):
-        verdict = "faster"
-    elif high < min(1.0, twin_low):
-        verdict = "slower"
-    return {"speedup": speedup, "speedup_low": low, "speedup_high": high, "verdict": verdict}
+    found = verdict(low, high, twin_low, twin_high)
+    return {"speedup": speedup, "speedup_low": low, "speedup_high": high, "verdict": found}
+
+
+def verdict(low: float, high: float, control_low: float, control_high: float) -> str:
+    """What an interval of a speedup says beside the interval of the reference against itself.
+
+    Returns:
+        "faster" or "slower" where the whole interval lies beyond 1 and beyond the control's, else
+        "no difference".
+    """
+    if low > max(1.0, control_high):
+        return "faster"
+    if high < min(1.0, control_low):
+        return "slower"
+    return "no difference"
 
 
 def noise(control: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from prunekit.reports.comparison_columns import Column, Comparison, Key, Row, co
 from prunekit.reports.comparison_csv import render_csv
 from prunekit.reports.comparison_latex import render_latex
 from prunekit.reports.comparison_notes import notes
+from prunekit.reports.visible import printable
 from prunekit.suggest import did_you_mean
 
 FORMATS = ("markdown", "latex", "csv", "json")
@@ -128,9 +129,9 @@ def print_comparison(
     Text from the comparison is never read as markup. Arguments as `comparison_table` takes them.
     """
     table = comparison_table(comparison, sort=sort, only=only, frontier=frontier, expected=expected)
-    console.print(Text(_printable(table.title)))
+    console.print(Text(printable(table.title)))
     widths = [
-        max(cell_len(_printable(cell)) for cell in (_longest_word(head), *cells))
+        max(cell_len(printable(cell)) for cell in (_longest_word(head), *cells))
         for head, *cells in zip(table.header, *table.rows, strict=True)
     ]
     for part in _parts(widths, console.width):
@@ -138,16 +139,16 @@ def print_comparison(
         shown = RichTable()
         for i in part:
             shown.add_column(
-                Text(_printable(table.header[i])),
+                Text(printable(table.header[i])),
                 overflow="fold",
                 justify="right" if i else "left",
                 width=widths[i] if fits else None,
             )
         for row in table.rows:
-            shown.add_row(*(Text(_printable(row[i])) for i in part))
+            shown.add_row(*(Text(printable(row[i])) for i in part))
         console.print(shown)
     for note in table.notes:
-        console.print(Text(_printable(note)))
+        console.print(Text(printable(note)))
 
 
 def _parts(widths: Sequence[int], available: int) -> list[list[int]]:
@@ -211,15 +212,10 @@ def _sorted(rows: Sequence[Row], column: Column) -> list[Row]:
     return sorted(known, key=key, reverse=column.is_highest_first) + [r for r in rows if key(r) is None]
 
 
-def _printable(text: str) -> str:
-    """One line without characters that steer a terminal or turn the direction of writing."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
-
-
 def _render_markdown(table: Table) -> str:
-    cells = [[_printable(cell) for cell in row] for row in (table.header, *table.rows)]
-    said = [_no_list(markdown.escape(_printable(note))) for note in table.notes]
-    blocks = [f"# {markdown.escape(_printable(table.title))}", markdown.table(cells[0], cells[1:])]
+    cells = [[printable(cell) for cell in row] for row in (table.header, *table.rows)]
+    said = [_no_list(markdown.escape(printable(note))) for note in table.notes]
+    blocks = [f"# {markdown.escape(printable(table.title))}", markdown.table(cells[0], cells[1:])]
     blocks += markdown.bullets("", said)
     return "\n\n".join(blocks) + "\n"
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from prunekit.reports.comparison_columns import Comparison, Row
+from prunekit.reports.visible import printable
 
 _SPEED = ("speedup", "speedup_low", "speedup_high", "verdict", "median_ms", "peak_mib", "weights_mib")
 _SHARES = ("sparsity", "encoder_sparsity", "decoder_sparsity", "prune_s", "train_steps", "frontier")
@@ -76,5 +77,5 @@ def _cell(value: Any) -> Any:
 
 def _text(text: str) -> str:
     """One line that no spreadsheet computes."""
-    flat = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    flat = printable(text)
     return f"'{flat}" if flat.startswith(_FORMULA) else flat

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from prunekit.reports.visible import printable
+
 _SPELT = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -51,8 +53,7 @@ def render_latex(
 
 def escape_latex(text: str) -> str:
     """Text that LaTeX shows as it is, in one line; characters that cannot be printed are left out."""
-    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return "".join(_WORDS.get(piece) or _spell(piece) for piece in _WORD.split(text))
+    return "".join(_WORDS.get(piece) or _spell(piece) for piece in _WORD.split(printable(text)))
 
 
 def _spell(text: str) -> str:

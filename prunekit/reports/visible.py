@@ -1,4 +1,4 @@
-"""Text of users, models and data for a terminal: shown as characters, never obeyed by it."""
+"""Text of users, models and data: shown as characters, never obeyed by a terminal or a reader of tables."""
 
 from __future__ import annotations
 
@@ -15,3 +15,8 @@ def visible(text: str, limit: int | None = None) -> str:
         for character in " ".join(text.split())
     )
     return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """One line without characters that steer a terminal or turn the direction of writing."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
