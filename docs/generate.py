@@ -27,6 +27,9 @@ from prunekit.plugins import Registry, plugin_sources
 from prunekit.recipe_models import MethodEntry, Recipe
 from prunekit.tasks.base import Evaluation, Metric, MetricValue, Task
 from prunekit.tasks.named import named_files, named_tasks
+from prunekit.testing.adapter_rules import ADAPTER_RULES
+from prunekit.testing.method_rules import METHOD_RULES
+from prunekit.testing.rules import Rule
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -242,6 +245,25 @@ def adapter_table() -> str:
     return table(("adapter", "architecture", "stacks"), rows)
 
 
+def method_traits() -> str:
+    """What each method of prunekit's removes and needs; for methods/index.md."""
+    registry = own_registry()
+    pages = {name: method_page(name, registry) for name in registry.methods}
+    return str(runpy.run_path(str(ROOT / "docs/site_tables.py"))["method_traits"](registry.methods, pages))
+
+
+def rule_table(rules: Sequence[Rule]) -> str:
+    """Rules of the check suite, in the order in which they are tried."""
+    rows = [(f"`{rule.name}`", rule.summary, "once" if rule.of == "plugin" else "each") for rule in rules]
+    return table(("rule", "what must hold", "models"), rows)
+
+
+def units(name: str) -> Callable[[], str]:
+    """The unit groups of an architecture."""
+    tables = runpy.run_path(str(ROOT / "docs/site_tables.py"))
+    return lambda: str(tables["unit_table"](own_registry().adapters[name]))
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; bars inside cells are escaped."""
     lines = [[cell.replace("|", r"\|") for cell in row] for row in (header, *rows)]
@@ -256,6 +278,7 @@ def results(make: str, *names: str) -> Callable[[], str]:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "adapters": adapter_table,
+    "adapter-rules": lambda: rule_table(ADAPTER_RULES),
     "adapter-fields": lambda: documented_fields(Adapter),
     "commands": command_table,
     "help": help_texts,
@@ -263,6 +286,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "info-fields": lambda: documented_fields(MethodInfo),
     "method-keys": lambda: plugin_keys("methods"),
     "methods": method_table,
+    "method-rules": lambda: rule_table(METHOD_RULES),
+    "method-traits": method_traits,
     "metric-fields": lambda: documented_fields(Metric),
     "named-task-keys": named_task_keys,
     "named-tasks": named_task_table,
@@ -280,6 +305,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "metric-value-fields": lambda: documented_fields(MetricValue),
     "task-fields": lambda: documented_fields(Task),
     "task-keys": lambda: plugin_keys("tasks"),
+    **{f"units-{name}": units(name) for name in ("t5", "bart", "bert", "vit", "deit")},
 }
 
 

@@ -61,7 +61,7 @@ def quickstart() -> str:
     environment, achieved, speed = run["environment"], run["achieved"], run["speed"]
     lengths = f"{achieved['macs']['length']} and {achieved['macs']['target_length']} tokens"
     blocks = next(row for row in run["structure"] if row["group"] == "decoder.blocks")
-    call = f"`generate`, batch {speed['batch_size']}, beam {speed['num_beams']}, {speed['new_tokens']} tokens"
+    call = f"generate, batch {speed['batch_size']}, beam {speed['num_beams']}, {speed['new_tokens']} tokens"
     interval = f"{speed['speedup']:.2f}x [{speed['speedup_low']:.2f}, {speed['speedup_high']:.2f}]"
     rows = [
         ("parameters", *(f"{achieved['params'][side]:,}" for side in SIDES)),

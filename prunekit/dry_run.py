@@ -29,6 +29,7 @@ def dry_run(recipe: Recipe, label: str | None, *, registry: Registry) -> dict[st
     check_head(name, model, task)
     check_split(task.name, recipe.evaluate.split, task.splits)
     target = PrunableModel(model, find_adapter(model, registry.adapters))
+    method.method_class.info.check_model(target)
     lengths = target.lengths(budget.macs, task)
     counted = {"dense": count_macs(model, example(model, lengths)), "length": lengths.source}
     if lengths.target:

@@ -4,6 +4,11 @@ A plugin is an importable module (or any object) with functions marked ``@hookim
 announced by an entry point of the group ``prunekit``. prunekit's own adapters, tasks and metrics come through
 the same hooks. A hook lists things and does nothing else; keep heavy imports (torch, transformers) out of the
 plugin's top level, so that ``prunekit methods list`` stays quick.
+
+Hooks grow by keyword: a later version may pass arguments that this one does not, and an implementation is
+given those that it names. So one written today keeps working, and an argument is never renamed or taken away.
+What a hook returns grows likewise: ``MethodInfo``, ``Adapter`` and ``Metric`` by fields with defaults,
+``Task`` by attributes that are optional.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ PROJECT = "prunekit"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks a plugin's function as the implementation of the hook of that name."""
 
 
 @hookspec

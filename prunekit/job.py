@@ -82,6 +82,7 @@ class Job:
         for split in ("validation", recipe.evaluate.split):
             check_split(self.task.name, split, self.task.splits)
         self.dense = PrunableModel(model, find_adapter(model, registry.adapters))
+        method.method_class.info.check_model(self.dense)
         self.distribution = registry.origins["methods"][method.method_class.info.name].distribution
         self.folder = RunFolder(out, dump_recipe(self.recipe))
         self.folder.same("data", self.task.fingerprint(), "data")

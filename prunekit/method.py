@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from prunekit.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -13,6 +16,9 @@ if TYPE_CHECKING:
     from prunekit.recipe import BudgetSpec
     from prunekit.tasks.base import Task
     from prunekit.training.loop import Trainer
+
+ANY_MODEL = "*"
+"""In ``MethodInfo.model_types``: every architecture that has an adapter."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +30,16 @@ class MethodInfo:
         summary: one line for listings.
         paper: citation or address.
         kinds: the unit kinds that its plans may name.
-        model_types: adapters' names that it works on.
+        model_types: adapters' names that it works on; ``("*",)`` if it asks nothing of the architecture.
         trains: whether planning changes the model's weights.
         data: the data that planning needs.
         deterministic: whether one seed gives one plan on one machine.
+        budget_units: by less than the cost of how many of the largest units that a plan cuts, or may cut, it
+            may remove more than the budget asks for. It never removes less.
+        budget_tolerance: by what share of the prunable total it may miss the budget besides, either way.
+        check_entry: the recipe entry by which checks run the method on models of three blocks: its own keys,
+            and ``budget`` and ``train`` where the defaults will not do for so small a model.
+        exceptions: rules of the check suite that do not hold for it, each with the reason.
     """
 
     name: str
@@ -38,6 +50,22 @@ class MethodInfo:
     trains: bool
     data: Literal["train", "calibration", "none"]
     deterministic: bool
+    budget_units: int = 1
+    budget_tolerance: float = 0.0
+    check_entry: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    exceptions: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def check_model(self, target: PrunableModel) -> None:
+        """Refuse a model of an architecture that is not declared; the first thing for ``plan`` to do.
+
+        Raises:
+            UnsupportedModelError: if so.
+        """
+        if ANY_MODEL not in self.model_types and target.adapter.name not in self.model_types:
+            raise UnsupportedModelError(
+                f"{self.name} does not work on {type(target.model).__name__} ({target.adapter.name}): it is "
+                f"for {', '.join(self.model_types)}. `prunekit methods list` shows what works on what."
+            )
 
 
 class PruningMethod(Protocol):

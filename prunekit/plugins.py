@@ -22,12 +22,29 @@ if TYPE_CHECKING:
     from prunekit.method import PruningMethod
     from prunekit.tasks.base import Metric, Task
 
-__all__ = ["BrokenPlugin", "Origin", "Registry", "Source", "get_registry", "hookimpl", "plugin_sources"]
+__all__ = [
+    "BrokenPlugin",
+    "Origin",
+    "Registry",
+    "Source",
+    "get_registry",
+    "hookimpl",
+    "missing_attribute",
+    "plugin_sources",
+]
 
 BUILTIN_MODULES = ("prunekit.adapters", "prunekit.tasks")
 SELECT = "PRUNEKIT_PLUGINS"
 
 _SINGULAR = {"methods": "method", "adapters": "adapter", "tasks": "task", "metrics": "metric"}
+
+# What other commands read of every item: one without it would break them for all plugins.
+_NEEDED = {
+    "methods": ("info", "Config"),
+    "adapters": ("name", "model_type"),
+    "tasks": ("name", "Config"),
+    "metrics": ("name",),
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +57,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Source:
-    """A plugin not yet loaded: its name, its distribution, and the function that imports it."""
+    """A plugin not yet loaded: its name, its distribution with version, the function that imports it."""
 
     plugin: str
     distribution: str
@@ -60,7 +77,8 @@ class Registry:
     """What the plugins registered: ``methods``, ``adapters``, ``tasks`` and ``metrics``, each by name.
 
     A plugin that fails to load, or whose hook raises, is listed in ``broken`` and leaves the others alone.
-    Hooks are called when a kind is first asked for, so listing methods does not import the adapters.
+    Hooks are called when a kind is first asked for, so listing methods does not import the adapters. An
+    implementation is given those of a hook's arguments that it names, so it may be older than some of them.
 
     Args:
         sources: the plugins to load.
@@ -137,14 +155,18 @@ class Registry:
                 self._manager.unregister(plugin)
             self._mark_broken(source, error)
 
-    def _collect(self, kind: str, name_of: Callable[[Any], str]) -> dict[str, Any]:
+    def _collect(self, kind: str, name_of: Callable[[Any], str], **arguments: Any) -> dict[str, Any]:
         hook = getattr(self._manager.hook, f"prunekit_register_{kind}")
         found: dict[str, Any] = {}
         origins: dict[str, Origin] = {}
         for implementation in hook.get_hookimpls():
             source = self._sources[implementation.plugin_name]
             try:
-                items = [(name_of(item), item) for item in implementation.function()]
+                given = {name: arguments[name] for name in implementation.argnames}
+                listed = implementation.function(**given)
+                if listed is None:
+                    raise PluginError(f"{hook.name} returned nothing; let it return a list")
+                items = [(_checked_name(kind, item, name_of), item) for item in listed]
             except (Exception, SystemExit) as error:
                 self._mark_broken(source, error)
                 continue
@@ -191,8 +213,22 @@ def plugin_sources() -> list[Source]:
     return [*sources, *(Source(point.name, _distribution(point), point.load) for point in points)]
 
 
+def missing_attribute(kind: str, item: Any) -> str | None:
+    """What ``item`` lacks to be one of that kind ("methods", "tasks", …); none if it lacks nothing."""
+    return next((name for name in _NEEDED[kind] if not hasattr(item, name)), None)
+
+
 def _distribution(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown distribution"
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
+
+
+def _checked_name(kind: str, item: Any, name_of: Callable[[Any], str]) -> str:
+    if lacking := missing_attribute(kind, item):
+        raise PluginError(f"{item!r} is no {_SINGULAR[kind]}: it has no {lacking!r}")
+    name = name_of(item)
+    if not isinstance(name, str) or not name:
+        raise PluginError(f"a {_SINGULAR[kind]} is named {name!r}; a name is a text")
+    return name
 
 
 def _duplicate(kind: str, name: str, first: Origin, second: Source) -> PluginError:

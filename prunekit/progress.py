@@ -1,9 +1,10 @@
-"""Progress bars on long steps: Rich on a terminal, silence anywhere else."""
+"""Progress bars on long steps: Rich on a terminal or in a notebook, silence anywhere else."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console
@@ -15,7 +16,7 @@ Advance = Callable[..., None]
 
 
 class Progress:
-    """Opens one bar per long step; draws nothing when the console is not a terminal.
+    """Opens one bar per long step; draws nothing outside a terminal or a notebook with ipywidgets.
 
     Args:
         console: where to draw; standard error by default, so that ``--json`` on standard output stays clean.
@@ -25,7 +26,9 @@ class Progress:
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
         self.console = console or Console(stderr=True)
         self.quiet = quiet
-        self.enabled = self.console.is_terminal and not quiet
+        # In a notebook Rich draws through ipywidgets, and without them warns at every bar.
+        in_notebook = self.console.is_jupyter and find_spec("ipywidgets") is not None
+        self.enabled = (self.console.is_terminal or in_notebook) and not quiet
 
     def say(self, line: str) -> None:
         """Print a line that stays, on a terminal or not; its text is never read as markup."""

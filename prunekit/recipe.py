@@ -1,4 +1,4 @@
-"""Recipes: reading a file with every fault told at once, choosing a method, writing a resolved copy.
+"""Recipes: reading one with every fault told at once, choosing a method, writing a resolved copy.
 
 The sections themselves are in ``prunekit.recipe_models``.
 """
@@ -50,6 +50,8 @@ __all__ = [
     "Recipe",
     "RecoverSpec",
     "ResolvedMethod",
+    "Settings",
+    "Source",
     "SpeedSpec",
     "StageSpec",
     "TaskSpec",
@@ -95,22 +97,40 @@ class ResolvedMethod:
     is_default: bool
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = (), *, registry: Registry) -> Recipe:
-    """The recipe in a YAML file, checked against the installed methods and tasks.
+Source = str | Path | Mapping[str, Any] | Recipe
+"""A recipe as people give it: its file, its content, or itself."""
+Settings = Mapping[str, Any] | Sequence[str]
+"""What is to differ from a recipe: values by key path, or ``key.path=value`` texts."""
+
+
+def load_recipe(source: Source, settings: Settings = (), *, registry: Registry | None = None) -> Recipe:
+    """The recipe in a YAML file or a mapping, checked against the installed methods and tasks.
 
     Args:
-        path: the file.
-        overrides: ``key.path=value`` texts applied over the file, the values read as YAML.
-        registry: where method and task classes are looked up; their ``Config`` checks their keys.
+        source: the file; or what would stand in it, as a mapping; or a recipe, to change it.
+        settings: what to set before it is checked: values by key, such as ``{"budget.sparsity": 0.5}``, or
+            texts such as ``"budget.sparsity=0.5"``, whose values are read as YAML.
+        registry: where method and task classes are looked up; their ``Config`` checks their keys. The
+            installed plugins by default.
 
     Raises:
         RecipeError: if the file cannot be read, or with all faults in it, each with its line, the value
             found, what is allowed and the nearest allowed name.
         PluginError: if two plugins register the same method or task.
     """
-    document = RecipeDocument(path)
-    for override in overrides:
-        document.override(override)
+    if registry is None:
+        from prunekit.plugins import get_registry
+
+        registry = get_registry()
+    if isinstance(source, Recipe):
+        source = source.model_dump(mode="json")
+    document = RecipeDocument(Path(source) if isinstance(source, str) else source)
+    if isinstance(settings, Mapping):
+        for key, value in settings.items():
+            document.set(key, value)
+    else:
+        for text in settings:
+            document.override(text)
     data = document.data
     faults = list(document.faults)
     recipe = None
@@ -125,7 +145,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), *, registry: Registry
             faults += _method_faults(label, entry or {}, registry)
             faults += _section_faults(label, entry or {}, data)
     if recipe is None or faults:
-        raise RecipeError(render_faults(str(path), faults, document.where))
+        raise RecipeError(render_faults(document.name, faults, document.where))
     return recipe
 
 

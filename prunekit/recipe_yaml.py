@@ -1,7 +1,8 @@
-"""A recipe file as plain data that remembers the line each key stands on."""
+"""A recipe as plain data; read from a file, it remembers the line that each key stands on."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,17 @@ from prunekit.suggest import closest
 
 _PLAIN_TAGS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 _MERGE_TAG = "tag:yaml.org,2002:merge"
+_SET, _SETTINGS = "--set", "settings"
 
 
 class RecipeDocument:
-    """The mapping in a recipe file, with overrides applied to it.
+    """A recipe's mapping, with overrides applied to it.
 
     Args:
-        path: the file.
+        source: the recipe's file, or its mapping; that is copied.
 
     Attributes:
+        name: what messages call it.
         data: nested dicts and lists, as YAML's safe loader reads them; no two keys share one object.
         faults: duplicate keys, and overrides that could not be applied.
 
@@ -30,11 +33,14 @@ class RecipeDocument:
         RecipeError: if the file is missing, not text, not YAML, empty, or holds no mapping.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, source: Path | Mapping[Any, Any]) -> None:
         self.faults: list[Fault] = []
         self._lines: dict[KeyPath, int] = {}
-        self._overridden: set[KeyPath] = set()
+        self._overridden: dict[KeyPath, str] = {}  # by whom
+        self.name = str(source) if isinstance(source, Path) else "the recipe"
+        self.data: dict[Any, Any] = self._parsed(source) if isinstance(source, Path) else _plain(source)
+
+    def _parsed(self, path: Path) -> dict[Any, Any]:
         text = _read(path)
         try:
             loader = yaml.SafeLoader(text)
@@ -47,52 +53,66 @@ class RecipeDocument:
         if not isinstance(data, dict):
             kind = "a list" if isinstance(data, list) else "a single value"
             raise RecipeError(f"{path} holds {kind}, not a mapping. {_START}")
-        self.data: dict[Any, Any] = data
+        return data
 
     def override(self, text: str) -> None:
         """Apply one ``key.path=value``; the value is read as YAML. What cannot be applied becomes a fault."""
         key, equals, raw = text.partition("=")
         path = tuple(key.strip().split("."))
         if not equals or "" in path:
-            self._refuse(path, "must read key=value, such as --set train.epochs=2")
+            self._refuse(path, "must read key=value, such as --set train.epochs=2", _SET)
             return
         try:
             value = yaml.safe_load(raw)
         except yaml.YAMLError as error:
-            self._refuse(path, f"the value is not valid YAML: {_describe(error)}")
+            self._refuse(path, f"the value is not valid YAML: {_describe(error)}", _SET)
             return
+        self._put(path, value, _SET)
+
+    def set(self, key: str, value: Any) -> None:
+        """Set the key at a path such as ``train.epochs``. What cannot be set becomes a fault."""
+        path = tuple(key.split("."))
+        if "" in path:
+            self._refuse(path, "must be a key, such as train.epochs", _SETTINGS)
+        else:
+            self._put(path, _plain(value), _SETTINGS)
+
+    def _put(self, path: tuple[str, ...], value: Any, by: str) -> None:
         target = self.data
         for depth, part in enumerate(path[:-1], start=1):
             if target.get(part) is None:
                 target[part] = {}
-                self._overridden.add(path[:depth])
+                self._overridden[path[:depth]] = by
             target = target[part]
             if not isinstance(target, dict):
-                self._refuse(path, f"{dotted(path[:depth])} holds a value, so it has no keys to set")
+                self._refuse(path, f"{dotted(path[:depth])} holds a value, so it has no keys to set", by)
                 return
         target[path[-1]] = value
         # Lines of what was replaced would point at text that no longer counts.
         self._lines = {known: line for known, line in self._lines.items() if known[: len(path)] != path}
-        self._overridden.add(path)
+        self._overridden[path] = by
 
-    def _refuse(self, path: KeyPath, problem: str) -> None:
-        self.faults.append(Fault(path, problem, where="--set"))
+    def _refuse(self, path: KeyPath, problem: str, by: str) -> None:
+        self.faults.append(Fault(path, problem, where=by))
 
     def where(self, path: KeyPath) -> str:
-        """``line N`` of the key, or of the nearest enclosing one; ``--set`` if that key was overridden."""
+        """``line N`` of the key, or of the nearest enclosing one; who overrode it, if that key was.
+
+        A mapping has no lines; of its own keys the value is empty.
+        """
         for length in range(len(path), -1, -1):
             if path[:length] in self._overridden:
-                return "--set"
+                return self._overridden[path[:length]]
             if path[:length] in self._lines:
                 return f"line {self._lines[path[:length]]}"
-        return "line 1"
+        return "line 1" if self._lines else ""
 
     def _build(
         self, loader: yaml.SafeLoader, node: yaml.Node, path: KeyPath, parents: tuple[yaml.Node, ...]
     ) -> Any:
         if any(node is parent for parent in parents):
             raise RecipeError(
-                f"{self.path}, line {_line(node)}: {dotted(path)} contains itself through an alias."
+                f"{self.name}, line {_line(node)}: {dotted(path)} contains itself through an alias."
             )
         if isinstance(node, yaml.ScalarNode) or node.tag not in _PLAIN_TAGS:
             return loader.construct_object(node, deep=True)
@@ -133,6 +153,15 @@ class RecipeDocument:
 
 
 _START = "A recipe is a mapping that starts with `version: 1` and names a model, a task and methods."
+
+
+def _plain(value: Any) -> Any:
+    """A copy of a value in the types that YAML has."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _line(node: yaml.Node) -> int:

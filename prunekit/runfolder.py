@@ -10,11 +10,27 @@ from typing import Any
 
 from prunekit.errors import RunFolderError
 from prunekit.files import write_text
+from prunekit.recipe import Recipe, Source, dump_recipe
+
+RUNS = Path("runs")
+"""Where runs go that are given no folder."""
 
 
 def sha256(text: str) -> str:
     """Hex digest of a text."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def recipe_name(source: Source, recipe: Recipe) -> str:
+    """What runs of a recipe are called: its file's name, or of one without a file its task and a digest.
+
+    Args:
+        source: where the recipe comes from.
+        recipe: what was read there.
+    """
+    if isinstance(source, str | Path):
+        return Path(source).stem
+    return f"{recipe.task.name}-{sha256(dump_recipe(recipe))[:8]}"
 
 
 def training_log(folder: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from prunekit_optin.scorer import Scorer
 
 from prunekit.progress import Progress
 from prunekit.scoring.frozen import frozen
-from prunekit.testing.tiny import VOCABULARY, tiny_inputs, tiny_model
+from prunekit.testing.tiny import tiny_inputs, tiny_model
 
 IGNORED = -100
 
@@ -21,7 +21,7 @@ def padded_batch(model, *, seed=0, batch=3, length=7):
     generator = torch.Generator().manual_seed(seed + 1)
     if inputs.pop("decoder_input_ids", None) is None:
         return {**inputs, "labels": torch.randint(0, 3, (batch,), generator=generator)}
-    labels = torch.randint(3, VOCABULARY, (batch, 5), generator=generator)
+    labels = torch.randint(3, model.config.vocab_size, (batch, 5), generator=generator)
     labels[0, 3:] = IGNORED
     labels[2, 4:] = IGNORED
     return {**inputs, "labels": labels}

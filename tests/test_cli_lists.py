@@ -3,10 +3,11 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cli_calls import RECIPE, call_main
-from fake_plugins import Trim, fake_registry, plugin, registry_of
+from fake_plugins import ADAPTER, Info, Trim, fake_registry, plugin, registry_of
 
 
 @pytest.fixture(autouse=True)
@@ -33,27 +34,76 @@ def call(capsys):
 
 def test_methods_list_shows_names_summaries_and_distributions_as_they_are(call):
     lines = call("methods", "list").out.splitlines()
-    assert lines[0].split() == ["name", "prunes", "models", "trains", "summary", "distribution"]
-    assert lines[2] == "trim   head, neuron  t5      no      cuts [what] is not needed  fake-dist 1.0"
+    assert lines[0].split() == ["name", "state", "prunes", "models", "trains", "summary", "distribution"]
+    assert lines[2] == "trim   ok     head, neuron  t5      no      cuts [what] is not needed  fake-dist 1.0"
 
 
 def test_methods_list_can_print_json(call):
     listed = json.loads(call("methods", "list", "--json").out)
     assert [method["name"] for method in listed["methods"]] == ["needy", "trim"]
-    assert listed["methods"][1]["kinds"] == ["head", "neuron"]
-    assert listed["broken"] == []
+    assert listed["methods"][1] == {
+        "name": "trim",
+        "version": "1.0",
+        "distribution": "fake-dist",
+        "state": "ok",
+        "error": None,
+        "summary": "cuts [what] is not needed",
+        "paper": "Nobody 2020",
+        "kinds": ["head", "neuron"],
+        "model_types": ["t5"],
+        "trains": False,
+        "data": "none",
+        "deterministic": True,
+    }
 
 
-def test_methods_list_tells_of_broken_plugins_on_the_side(call, monkeypatch):
-    def fail():
-        raise ImportError("nothing there")
+def fail():
+    raise ImportError("nothing [here]\nat all")
 
-    registry = registry_of(good=plugin(methods=[Trim]), bad=plugin(methods=fail))
+
+@pytest.fixture
+def with_broken(monkeypatch):
+    registry = registry_of(
+        good=plugin(methods=[Trim], adapters=[ADAPTER]), bad=plugin(methods=fail, adapters=fail)
+    )
     monkeypatch.setattr("prunekit.plugins.get_registry", lambda: registry)
-    result = call("methods", "list")
+
+
+@pytest.mark.usefixtures("with_broken")
+@pytest.mark.parametrize("kind", ["methods", "adapters"])
+def test_a_broken_plugin_is_a_row_with_its_error_in_one_line(call, kind):
+    result = call(kind, "list")
     assert result.code == 0
-    assert "trim" in result.out
-    assert result.err == "broken plugin bad (bad-dist 1.0): ImportError: nothing there\n"
+    row = result.out.splitlines()[-1]
+    assert row.split()[:2] == ["bad", "broken"]
+    assert "ImportError: nothing [here] at all" in row
+    assert row.endswith("bad-dist 1.0")
+    assert result.err == (
+        "Broken: bad-dist 1.0. Everything else works without; mend or uninstall what is broken.\n"
+    )
+
+
+@pytest.mark.usefixtures("with_broken")
+@pytest.mark.parametrize("kind", ["methods", "adapters"])
+def test_a_broken_plugin_is_a_row_of_the_json_too(call, kind):
+    assert json.loads(call(kind, "list", "--json").out)[kind][-1] == {
+        "name": "bad",
+        "version": "1.0",
+        "distribution": "bad-dist",
+        "state": "broken",
+        "error": "ImportError: nothing [here]\nat all",
+    }
+
+
+@pytest.mark.parametrize(
+    "info", [SimpleNamespace(name="odd"), Info("odd", kinds=object())], ids=["incomplete", "no-json"]
+)
+def test_a_method_that_cannot_say_what_it_is_is_broken_alone(call, monkeypatch, info):
+    odd = type("Odd", (Trim,), {"info": info})
+    registry = registry_of(one=plugin(methods=[Trim, odd]))
+    monkeypatch.setattr("prunekit.plugins.get_registry", lambda: registry)
+    rows = json.loads(call("methods", "list", "--json").out)["methods"]
+    assert [(row["name"], row["state"]) for row in rows] == [("odd", "broken"), ("trim", "ok")]
 
 
 def test_methods_show_lists_the_keys_of_the_recipe_entry(call):
@@ -83,7 +133,7 @@ def test_methods_show_answers_an_unknown_name_with_the_nearest(call):
 
 
 def test_adapters_list_can_print_text_and_json(call):
-    assert "t5    t5          T5       fake-dist 1.0" in call("adapters", "list").out
+    assert "t5    ok     t5          T5       fake-dist 1.0" in call("adapters", "list").out
     assert json.loads(call("adapters", "list", "--json").out)["adapters"][0]["model_type"] == "t5"
 
 

@@ -52,10 +52,13 @@ def fake(monkeypatch):
 def test_list_shows_each_task_as_it_is_and_broken_plugins_on_the_side(call):
     printed = call("list")
     assert printed.out.splitlines() == [
-        "name  family     metric  summary               distribution",
-        "echo  text2text  per     says [what] it hears  good-dist 1.0",
+        "name  state   family     metric  summary                     distribution",
+        "echo  ok      text2text  per     says [what] it hears        good-dist 1.0",
+        "bad   broken  -          -       ImportError: nothing there  bad-dist 1.0",
     ]
-    assert printed.err == "broken plugin bad (bad-dist 1.0): ImportError: nothing there\n"
+    assert printed.err == (
+        "Broken: bad-dist 1.0. Everything else works without; mend or uninstall what is broken.\n"
+    )
 
 
 @pytest.mark.usefixtures("fake")
@@ -64,13 +67,22 @@ def test_list_can_print_json(call):
         "tasks": [
             {
                 "name": "echo",
+                "version": "1.0",
+                "distribution": "good-dist",
+                "state": "ok",
+                "error": None,
                 "family": "text2text",
                 "metric": "per",
                 "summary": "says [what] it hears",
-                "distribution": "good-dist 1.0",
-            }
+            },
+            {
+                "name": "bad",
+                "version": "1.0",
+                "distribution": "bad-dist",
+                "state": "broken",
+                "error": "ImportError: nothing there",
+            },
         ],
-        "broken": [{"name": "bad", "distribution": "bad-dist 1.0", "error": "ImportError: nothing there"}],
     }
 
 
@@ -78,7 +90,7 @@ def test_list_can_print_json(call):
 def test_show_tells_the_metrics_direction_and_the_keys(call):
     lines = call("show", "echo").out.splitlines()
     assert lines[-7:] == [
-        "distribution  good-dist 1.0",
+        "distribution  good-dist",
         "metrics",
         "  per  lower is better",
         "",
@@ -89,7 +101,7 @@ def test_show_tells_the_metrics_direction_and_the_keys(call):
 
 
 def test_list_has_families_and_data_sets_by_name(call):
-    rows = {line.split()[0]: line.split()[1:3] for line in call("list").out.splitlines()}
+    rows = {line.split()[0]: line.split()[2:4] for line in call("list").out.splitlines()}
     assert rows["text2text"] == ["text2text", "-"]
     assert rows["samsum"] == ["text2text", "rougeL"]
     assert rows["cola-text"] == ["text2text-classification", "mcc"]

@@ -12,6 +12,7 @@ import pytest
 import torch
 import typer
 import yaml
+from fences import PAGES, example_modules
 from oneshot_calls import plan_of
 
 import prunekit.errors
@@ -27,7 +28,6 @@ from prunekit.testing.tiny import tiny_model
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 WITH_PYTHON = [page for page in PAGES if PYTHON.search(page.read_text())]
 GENERATE = runpy.run_path(str(DOCS / "generate.py"))
@@ -149,15 +149,17 @@ def finished_run(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("finished_run")
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=page_id)
-def test_shown_python_runs(page):
+def test_shown_python_runs(page, monkeypatch):
+    if example_modules(page):
+        monkeypatch.syspath_prepend(str(page.parent))
     run_examples(page)
 
 
 def test_the_method_shown_for_plugins_meets_its_budget():
     shown = run_examples(DOCS / "plugins.md")
     hook = SimpleNamespace(prunekit_register_methods=shown["prunekit_register_methods"])
-    registry = Registry([Source("column-norm", "prunekit-column-norm 0.1.0", lambda: hook)])
-    method = registry.methods["column-norm"]
+    registry = Registry([Source("unit-norm", "prunekit-unit-norm 0.1.0", lambda: hook)])
+    method = registry.methods["unit-norm"]
     model = tiny_model("bart")
     target = PrunableModel(model, find_adapter(model, get_registry().adapters))
     budget = BudgetSpec(sparsity=0.3)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from functools import partial
 from importlib.metadata import EntryPoint
 from types import SimpleNamespace
 
 import pytest
 from fake_plugins import ADAPTER, Echo, Needy, Trim, fake_registry, plugin, registry_of
 
-from prunekit import plugins
+from prunekit import hookspecs, plugins
 from prunekit.errors import PluginError
 from prunekit.plugins import BrokenPlugin, Registry, Source, hookimpl
 
@@ -51,10 +52,23 @@ def test_a_hook_that_raises_is_listed_and_leaves_the_others_alone():
     assert registry.broken == [BrokenPlugin("bad", "bad-dist 1.0", "RuntimeError: no licence")]
 
 
-def test_a_method_without_a_name_makes_its_plugin_broken():
-    registry = registry_of(bad=plugin(methods=[Trim, object]))
-    assert registry.methods == {}
-    assert "has no attribute 'info'" in registry.broken[0].error
+@pytest.mark.parametrize(
+    ("listed", "error"),
+    [
+        ([Trim, object], "<class 'object'> is no method: it has no 'info'"),
+        ([SimpleNamespace(info=Trim.info)], "is no method: it has no 'Config'"),
+        (
+            [SimpleNamespace(info=SimpleNamespace(name=7), Config=None)],
+            "a method is named 7; a name is a text",
+        ),
+        (None, "prunekit_register_methods returned nothing; let it return a list"),
+    ],
+    ids=["no-info", "no-config", "no-text", "no-list"],
+)
+def test_what_is_no_method_makes_its_plugin_broken_and_no_other(listed, error):
+    registry = registry_of(bad=plugin(methods=lambda: listed), good=plugin(methods=[Needy]))
+    assert registry.methods == {"needy": Needy}
+    assert error in registry.broken[0].error
 
 
 def test_a_misspelt_hook_makes_its_plugin_broken():
@@ -69,6 +83,44 @@ def test_a_hook_with_arguments_of_its_own_makes_its_plugin_broken():
     registry = registry_of(bad=bad)
     assert registry.methods == {}
     assert "colour" in registry.broken[0].error
+
+
+class GrownHooks:
+    """The hooks of some later version, in which the first one passes two arguments."""
+
+    @staticmethod
+    @hookspecs.hookspec
+    def prunekit_register_methods(device, precision):
+        raise NotImplementedError
+
+
+class GrownRegistry(Registry):
+    @property
+    def methods(self):
+        return self._collect("methods", lambda method: method.info.name, device="cuda", precision="bf16")
+
+
+def test_a_hook_that_has_grown_gives_each_plugin_the_arguments_that_it_names(monkeypatch):
+    seen = {}
+
+    def written_for_none():
+        return [Trim]
+
+    def written_for_one(precision):
+        seen["one"] = precision
+        return [Needy]
+
+    def written_for_both(precision, device):
+        seen["both"] = (precision, device)
+        return []
+
+    monkeypatch.setattr(plugins, "hookspecs", GrownHooks)
+    registry = GrownRegistry(
+        Source(hook.__name__, "dist 1.0", partial(SimpleNamespace, prunekit_register_methods=hookimpl(hook)))
+        for hook in (written_for_none, written_for_one, written_for_both)
+    )
+    assert registry.methods == {"needy": Needy, "trim": Trim}
+    assert seen == {"one": "bf16", "both": ("bf16", "cuda")}
 
 
 def test_a_duplicate_name_names_both_distributions_when_that_kind_is_asked_for():

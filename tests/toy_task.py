@@ -7,29 +7,15 @@ from typing import ClassVar
 import torch
 from fake_plugins import plugin
 from pydantic import BaseModel, ConfigDict, Field
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
 
 from prunekit.method import MethodInfo
 from prunekit.plugins import Registry, Source, plugin_sources
 from prunekit.pruning.plan import PruningPlan
 from prunekit.tasks.metrics import PER, WER
 from prunekit.tasks.text2text import Text2TextTask, TextPair
+from prunekit.testing.tasks import LETTERS, letter_tokenizer
 
-SPECIAL = {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>"}
-LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
 SPLITS = ("train", "validation", "test")
-
-
-def letter_tokenizer():
-    """One token a letter, padding 0, end token 1; 30 tokens, fewer than the tiny models know."""
-    vocabulary = {token: index for index, token in enumerate([*SPECIAL.values(), *LETTERS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", special_tokens=[("</s>", vocabulary["</s>"])]
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **SPECIAL)
 
 
 class CopyConfig(BaseModel):

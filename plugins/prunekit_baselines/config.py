@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from prunekit.method import MethodInfo
+from prunekit.method import ANY_MODEL, MethodInfo
 from prunekit.scoring.config import OneShotConfig
-
-MODEL_TYPES = ("bert", "vit", "deit", "t5", "bart")
 
 MAGNITUDE = MethodInfo(
     name="magnitude",
     summary="removes the heads and neurons whose weights have the smallest squares",
     paper="Han et al., NeurIPS 2015, arXiv:1506.02626, on whole units",
     kinds=("head", "neuron"),
-    model_types=MODEL_TYPES,
+    model_types=(ANY_MODEL,),
     trains=False,
     data="none",
     deterministic=True,
@@ -25,7 +23,7 @@ RANDOM = MethodInfo(
     summary="removes random heads and neurons",
     paper="none: the floor that any score must beat",
     kinds=("head", "neuron"),
-    model_types=MODEL_TYPES,
+    model_types=(ANY_MODEL,),
     trains=False,
     data="none",
     deterministic=True,
@@ -39,10 +37,11 @@ def block_info(name: str, which: str) -> MethodInfo:
         summary=f"keeps {which} of an encoder or decoder",
         paper="Ko et al., Findings of EMNLP 2023, arXiv:2310.10054, Tables 3 and 4",
         kinds=("block",),
-        model_types=MODEL_TYPES,
+        model_types=(ANY_MODEL,),
         trains=False,
         data="none",
         deterministic=True,
+        budget_units=2,  # a block of each of two stacks goes at once
     )
 
 

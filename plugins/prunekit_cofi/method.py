@@ -54,12 +54,13 @@ class Cofi:
         goal = Goal("model", costs, groups, budget.share, budget.round_to)
         teacher = target.copy()
         teacher.model.to(trainer.device).eval().requires_grad_(False)
-        if config.freeze_embeddings:
-            target.model.get_input_embeddings().requires_grad_(False)
+        embeddings = target.model.get_input_embeddings().parameters() if config.freeze_embeddings else ()
+        frozen = [parameter.requires_grad_(False) for parameter in embeddings if parameter.requires_grad]
         transforms = layer_transforms(target) if config.layer_weight else {}
         loss = CofiLoss(config, target, teacher, transforms)
         masks = MaskTraining(INFO.name, config, target, loss, task, trainer, [goal], transforms).run()
-        target.model.requires_grad_(True)
+        for parameter in frozen:
+            parameter.requires_grad_(True)
         return PruningPlan.from_masks(masks, target.groups)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from prunekit.method import MethodInfo
+from prunekit.method import ANY_MODEL, MethodInfo
 from prunekit.scoring.config import OneShotConfig
 
 INFO = MethodInfo(
@@ -12,10 +12,11 @@ INFO = MethodInfo(
     summary="one-shot: empirical Fisher information of head and neuron masks, rearranged, tuned",
     paper="Kwon et al., NeurIPS 2022, arXiv:2204.09656",
     kinds=("head", "neuron"),
-    model_types=("bert", "vit", "deit", "t5", "bart"),
+    model_types=(ANY_MODEL,),
     trains=False,
     data="calibration",
     deterministic=True,
+    check_entry={"examples": 16, "batch_size": 8},
 )
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from prunekit.method import MethodInfo
+from prunekit.method import ANY_MODEL, MethodInfo
 from prunekit.scoring.config import OneShotConfig
 
 INFO = MethodInfo(
@@ -14,10 +14,11 @@ INFO = MethodInfo(
     summary="one-shot: how far a unit's removal bends the features behind it and the answers",
     paper="Khaki & Plataniotis, ICLR 2024, arXiv:2403.17921",
     kinds=("head", "neuron"),
-    model_types=("bert", "vit", "deit", "t5", "bart"),
+    model_types=(ANY_MODEL,),
     trains=False,
     data="calibration",
     deterministic=True,
+    check_entry={"examples": 16, "batch_size": 8},
 )
 
 # What the released code does beside or against the paper; docs/methods/optin.md explains each line.

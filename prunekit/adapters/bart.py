@@ -93,6 +93,24 @@ def _stream(model: Any) -> Stream:
     )
 
 
+_TINY = {
+    "vocab_size": 40,
+    "d_model": 16,
+    "encoder_layers": 3,
+    "decoder_layers": 3,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 20,
+    "decoder_ffn_dim": 24,
+    "max_position_embeddings": 32,
+    "dropout": 0.0,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "eos_token_id": 1,
+    "decoder_start_token_id": 2,
+    "forced_eos_token_id": None,
+}
+
 BART = Adapter(
     name="bart",
     model_type="bart",
@@ -120,4 +138,5 @@ BART = Adapter(
     set_heads=_set_heads,
     finish=_finish,
     stream=_stream,
+    tiny={"bart": _TINY},
 )

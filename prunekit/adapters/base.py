@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +130,10 @@ class Adapter:
         refuse: says why a model of this type cannot be pruned, if so.
         sequence_length: the number of the encoder's tokens where the model fixes it, special tokens included;
             none where the input decides.
+        tiny: for each variant of the architecture the config fields of a model that checks and tests build:
+            three blocks a stack, a few units wide. ``architectures`` in it names the class that a variant is
+            first of all about, where that is not the first that the Auto classes have. Names are unique among
+            adapters.
     """
 
     name: str
@@ -150,6 +154,8 @@ class Adapter:
     narrow_norm: Callable[[Any, int], None] = narrow_layer_norm
     refuse: Callable[[PreTrainedModel], str | None] = lambda model: None
     sequence_length: Callable[[PreTrainedModel], int | None] = lambda model: None
+    # Not compared: tables that differ in their examples alone are one architecture, and dicts have no hash.
+    tiny: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
 
     @property
     def pruned_type(self) -> str:

@@ -61,6 +61,18 @@ def _stream(model: Any) -> Stream:
     )
 
 
+_TINY = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 20,
+    "max_position_embeddings": 32,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "num_labels": 3,
+}
+
 BERT = Adapter(
     name="bert",
     model_type="bert",
@@ -97,4 +109,5 @@ BERT = Adapter(
     set_heads=_set_heads,
     stream=_stream,
     refuse=_refuse,
+    tiny={"bert": _TINY},
 )

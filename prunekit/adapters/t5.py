@@ -229,6 +229,21 @@ def _ffn(layer: int) -> SublayerTable:
     )
 
 
+_TINY = {
+    "vocab_size": 40,
+    "d_model": 16,
+    "d_kv": 4,
+    "d_ff": 20,
+    "num_heads": 4,
+    "num_layers": 3,
+    "num_decoder_layers": 3,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 16,
+    "dropout_rate": 0.0,
+    "decoder_start_token_id": 0,
+}
+_TINY_GATED = {**_TINY, "feed_forward_proj": "gated-gelu"}
+
 T5 = Adapter(
     name="t5",
     model_type="t5",
@@ -256,4 +271,10 @@ T5 = Adapter(
     stream=_stream,
     kept_norm=_kept_norm,
     narrow_norm=_narrow_norm,
+    tiny={
+        "t5": _TINY,
+        "t5-gated": _TINY_GATED,
+        # As t5-v1.1-small: the heads together are narrower than the model, and nothing is tied.
+        "t5-narrow": {**_TINY_GATED, "num_heads": 3, "tie_word_embeddings": False},
+    },
 )

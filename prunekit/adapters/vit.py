@@ -45,6 +45,19 @@ def _stream(model: Any) -> Stream:
     )
 
 
+_TINY = {
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 20,
+    "image_size": 8,
+    "patch_size": 4,
+    "num_channels": 1,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "num_labels": 3,
+}
+
 VIT = Adapter(
     name="vit",
     model_type="vit",
@@ -81,6 +94,7 @@ VIT = Adapter(
     set_heads=_set_heads,
     sequence_length=_sequence_length,
     stream=_stream,
+    tiny={"vit": _TINY},
 )
 
 DEIT = replace(
@@ -88,4 +102,9 @@ DEIT = replace(
     name="deit",
     model_type="deit",
     summary="DeiT: ViT with a distillation token, with or without one or two classifiers",
+    tiny={
+        "deit": _TINY,
+        # Classifies the distillation token too.
+        "deit-distilled": {**_TINY, "architectures": ["DeiTForImageClassificationWithTeacher"]},
+    },
 )

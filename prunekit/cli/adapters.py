@@ -1,39 +1,30 @@
-"""``prunekit adapters``: which architectures can be pruned, and what in them."""
+"""``prunekit adapters``: which architectures can be pruned, what in them, and whether it is right."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from prunekit.cli.output import AsJson, print_broken, print_figures, print_json, print_table
+from prunekit.cli.check import Device, DeviceName, Model, Only, Subject, run_check
+from prunekit.cli.lists import origin_of, plugin_rows, print_rows
+from prunekit.cli.output import AsJson, print_figures, print_json
 
-app = typer.Typer(name="adapters", help="List the architectures that can be pruned.", no_args_is_help=True)
+app = typer.Typer(
+    name="adapters", help="List and check the architectures that can be pruned.", no_args_is_help=True
+)
 
 
 @app.command("list")
 def list_adapters(as_json: AsJson = False) -> None:
     """List the installed adapters, one an architecture."""
-    from dataclasses import asdict
-
     from prunekit.plugins import get_registry
 
-    registry = get_registry()
-    adapters = [
-        {
-            "name": name,
-            "model_type": adapter.model_type,
-            "summary": adapter.summary,
-            "distribution": registry.origins["adapters"][name].distribution,
-        }
-        for name, adapter in registry.adapters.items()
-    ]
+    rows = plugin_rows(get_registry(), "adapters", _about)
     if as_json:
-        print_json({"adapters": adapters, "broken": [asdict(plugin) for plugin in registry.broken]})
-        return
-    columns = ("name", "model_type", "summary", "distribution")
-    print_table(columns, [[adapter[column] for column in columns] for adapter in adapters])
-    print_broken(registry.broken)
+        print_json({"adapters": rows})
+    else:
+        print_rows({"model_type": "model_type"}, rows)
 
 
 @app.command("show")
@@ -46,10 +37,29 @@ def show_adapter(
     registry = get_registry()
     adapter = registry.find("adapters", name)
     described = {
-        "name": adapter.name,
-        "model_type": adapter.model_type,
-        "summary": adapter.summary,
-        "distribution": registry.origins["adapters"][name].distribution,
+        "name": name,
+        **_about(adapter),
+        **origin_of(registry, "adapters", name),
         "groups": adapter.describe(),
     }
     (print_json if as_json else print_figures)(described)
+
+
+@app.command("check")
+def check_adapter(
+    context: typer.Context,
+    name: Subject,
+    model: Model = None,
+    only: Only = None,
+    device: Device = DeviceName.cpu,
+    as_json: AsJson = False,
+) -> None:
+    """Check an adapter by every rule that adapters must keep, on tiny models."""
+    from prunekit.testing import check_adapter as suite
+
+    debug = context.find_root().params["debug"]
+    run_check("adapters", name, suite, device=device, models=model, only=only, as_json=as_json, debug=debug)
+
+
+def _about(adapter: Any) -> dict[str, Any]:
+    return {"model_type": adapter.model_type, "summary": adapter.summary}

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+import yaml
 
 from prunekit.cli.output import AsJson, make_console
-from prunekit.cli.prune import RUNS, Overrides
-from prunekit.comparison import FILE
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from prunekit.plugins import Registry
-    from prunekit.recipe import Recipe
+from prunekit.cli.prune import Overrides
+from prunekit.comparison.request import Request
+from prunekit.comparison.request import compare as run
 
 
 def add_to(app: typer.Typer) -> None:
@@ -88,27 +83,22 @@ def compare(
     if len(chosen) > 1:
         raise typer.BadParameter(f"give one of {', '.join(f'--{kind}' for kind in chosen)}, not several.")
     patterns = only or []
-    command = _command(
+    request = Request(
         targets,
-        seeds=seeds if seeds > 1 else None,
-        sweep=sweep,
-        only=only,
+        seeds=seeds,
+        sweep=_sweep(sweep),
+        only=patterns,
         reference=reference,
-        set=overrides,
+        out=out,
+        settings=overrides or [],
     )
-    if stored := _stored(targets):
-        _refuse_recipe_options(seeds=seeds > 1, sweep=sweep, set=overrides, reference=reference, out=out)
-        found, folder = stored, targets[0]
-    elif len(targets) == 1 and not targets[0].is_dir():
-        recipes, registry = _recipes(targets[0], overrides or [], sweep)
-        folder = out or RUNS / f"compare-{targets[0].stem}"
-        about = {"name": targets[0].stem, "command": command, "reference": reference or "dense"}
-        found = _of_recipe(recipes, about, folder, seeds=seeds, only=patterns, registry=registry)
-    else:
-        _refuse_recipe_options(seeds=seeds > 1, sweep=sweep, set=overrides, only=only)
-        folder = out or RUNS / "comparison"
-        about = {"name": folder.name, "command": command, "reference": reference or "dense"}
-        found = _of_runs(targets, about, folder)
+    if refused := request.refused():
+        named = ", ".join("--set" if name == "settings" else f"--{name}" for name in refused)
+        raise typer.BadParameter(f"{named} cannot change what is finished. Leave it out, or give the recipe.")
+    from prunekit.plugins import get_registry
+    from prunekit.progress import Progress
+
+    found, folder = run(request, registry=get_registry(), progress=Progress())
     _show(
         found, chosen[0] if chosen else None, sort=sort, only=patterns, frontier=frontier, expected=expected
     )
@@ -118,93 +108,18 @@ def compare(
         raise typer.Exit(1)
 
 
-def _stored(targets: Sequence[Path]) -> dict[str, Any] | None:
-    """The comparison in the one folder that is named, if it is a comparison's."""
-    path = targets[0] / FILE
-    if len(targets) > 1 or not path.is_file():
-        return None
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
-
-
-def _recipes(
-    path: Path, overrides: Sequence[str], sweep: str | None
-) -> tuple[list[tuple[Mapping[str, Any], Recipe]], Registry]:
-    """The recipe at each point of the sweep."""
-    import yaml
-
-    from prunekit.plugins import get_registry
-    from prunekit.recipe import load_recipe
-
-    registry = get_registry()
-    if sweep is None:
-        whole: tuple[Mapping[str, Any], Recipe] = ({}, load_recipe(path, overrides, registry=registry))
-        return [whole], registry
-    key, _, values = sweep.partition("=")
-    texts = list(dict.fromkeys(text.strip() for text in values.split(",")))
+def _sweep(text: str | None) -> dict[str, list[Any]]:
+    """The key of ``KEY=V1,V2`` and its values, read as YAML; each counts once."""
+    if text is None:
+        return {}
+    key, _, values = text.partition("=")
+    texts = list(dict.fromkeys(each.strip() for each in values.split(",")))
     if not key or not all(texts):
         raise typer.BadParameter(
-            f"{sweep!r} is no sweep; give a recipe key and its values, such as budget.sparsity=0.5,0.6.",
+            f"{text!r} is no sweep; give a recipe key and its values, such as budget.sparsity=0.5,0.6.",
             param_hint="--sweep",
         )
-    points: list[tuple[Mapping[str, Any], Recipe]] = [
-        (
-            {key: yaml.safe_load(text)},
-            load_recipe(path, [*overrides, f"{key}={text}"], registry=registry),
-        )
-        for text in texts
-    ]
-    return points, registry
-
-
-def _of_recipe(
-    recipes: Sequence[tuple[Mapping[str, Any], Recipe]],
-    about: Mapping[str, str],
-    folder: Path,
-    *,
-    seeds: int,
-    only: Sequence[str],
-    registry: Registry,
-) -> dict[str, Any]:
-    # Imported only now: these load torch, and a faulty recipe should be told of at once.
-    from prunekit.comparison.compare import About, compare_recipe
-    from prunekit.progress import Progress
-
-    first = recipes[0][1].seed
-    return compare_recipe(
-        recipes,
-        About(**about),
-        folder,
-        seeds=range(first, first + seeds),
-        only=only,
-        registry=registry,
-        progress=Progress(),
-    )
-
-
-def _of_runs(folders: Sequence[Path], about: Mapping[str, str], out: Path) -> dict[str, Any]:
-    from prunekit.comparison.compare import About, compare_runs
-    from prunekit.plugins import get_registry
-    from prunekit.progress import Progress
-
-    return compare_runs(folders, About(**about), out, registry=get_registry(), progress=Progress())
-
-
-def _command(targets: Sequence[Path], **options: Any) -> str:
-    """What makes the same comparison again, whatever it is then printed as."""
-    parts = ["prunekit", "compare", *map(str, targets)]
-    for name, value in options.items():
-        for each in value if isinstance(value, list) else [] if value is None else [value]:
-            parts += [f"--{name}", str(each)]
-    return shlex.join(parts)
-
-
-def _refuse_recipe_options(**given: Any) -> None:
-    named = [f"--{name}" for name, value in given.items() if value]
-    if named:
-        raise typer.BadParameter(
-            f"{', '.join(named)} cannot change what is finished. Leave it out, or give the recipe."
-        )
+    return {key: [yaml.safe_load(each) for each in texts]}
 
 
 def _show(found: Mapping[str, Any], kind: str | None, **choice: Any) -> None:

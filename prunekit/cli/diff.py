@@ -7,19 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prunekit.cli.options import (
-    BatchSize,
-    Limit,
-    NumBeams,
-    Split,
-    TaskName,
-    TaskRecipe,
-    given,
-    task_and_settings,
-)
+from prunekit.cli.options import BatchSize, Limit, NumBeams, Split, TaskName, TaskRecipe
 from prunekit.cli.output import AsJson, make_console, print_json
 from prunekit.errors import RecipeError
 from prunekit.files import write_text
+from prunekit.task_choice import given, task_and_settings
 
 if TYPE_CHECKING:
     from prunekit.comparison.answers import Answered

@@ -17,14 +17,13 @@ from prunekit.cli.options import (
     Split,
     TaskName,
     TaskRecipe,
-    given,
     option,
-    task_and_settings,
 )
 from prunekit.cli.output import AsJson, print_figures, print_json, print_table
 from prunekit.files import write_text
 from prunekit.recipe_models import SpeedSpec
 from prunekit.reports.speed import machine_sentence, render_speed_markdown, speed_tables
+from prunekit.task_choice import given, task_and_settings
 
 
 def add_to(app: typer.Typer) -> None:

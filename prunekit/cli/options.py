@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel
 
-from prunekit.recipe_models import EvaluateSpec, TaskSpec
-
-if TYPE_CHECKING:
-    from prunekit.plugins import Registry
+from prunekit.recipe_models import EvaluateSpec
 
 MODEL_HELP = "Hub id, model folder, run folder or embedded:NAME."
 
@@ -41,30 +38,3 @@ Split = Annotated[str | None, option(EvaluateSpec, "split")]
 Limit = Annotated[int | None, option(EvaluateSpec, "limit", min=1)]
 BatchSize = Annotated[int | None, option(EvaluateSpec, "batch_size", min=1)]
 NumBeams = Annotated[int | None, option(EvaluateSpec, "num_beams", min=1)]
-
-
-def task_and_settings(
-    task: str | None, recipe: Path | None, registry: Registry, **options: Any
-) -> tuple[TaskSpec, EvaluateSpec]:
-    """The task, and how to evaluate on it: the recipe's settings, or defaults, under the options given.
-
-    Raises:
-        RecipeError: unless either a task or a recipe is given, and it is a good one.
-    """
-    from prunekit.errors import RecipeError
-    from prunekit.recipe import load_recipe
-
-    if (task is None) == (recipe is None):
-        raise RecipeError("give either --task NAME or --recipe FILE.")
-    if recipe is not None:
-        loaded = load_recipe(recipe, registry=registry)
-        chosen, spec = loaded.task, loaded.evaluate
-    else:
-        registry.find("tasks", str(task))
-        chosen, spec = TaskSpec(name=str(task)), EvaluateSpec()
-    return chosen, spec.model_copy(update=given(**options))
-
-
-def given(**options: Any) -> dict[str, Any]:
-    """The options that were given."""
-    return {key: value for key, value in options.items() if value is not None}

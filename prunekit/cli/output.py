@@ -11,8 +11,6 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from prunekit.plugins import BrokenPlugin
-
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 _PIPE_WIDTH = 1000  # wide enough that no table is folded for a file or another program
@@ -62,12 +60,6 @@ def print_figures(data: Mapping[str, Any], indent: str = "") -> None:
             print_table(list(value[0]), [[_figure(cell) for cell in row.values()] for row in value])
         else:
             typer.echo(f"{indent}{key:<{width}}  {_figure(value)}")
-
-
-def print_broken(broken: Sequence[BrokenPlugin]) -> None:
-    """Tell on standard error which plugins could not be used."""
-    for plugin in broken:
-        typer.echo(f"broken plugin {plugin.name} ({plugin.distribution}): {plugin.error}", err=True)
 
 
 def _is_rows(value: Any) -> bool:

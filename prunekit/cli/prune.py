@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prunekit.cli.output import AsJson, make_console, print_figures, print_json
+from prunekit.runfolder import RUNS, recipe_name
 
 if TYPE_CHECKING:
     from prunekit.plugins import Registry
     from prunekit.recipe import Recipe
-
-RUNS = Path("runs")
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed to use in place of the recipe's.")]
@@ -67,7 +66,7 @@ def prune(
         expected = pipeline.dry_run(recipe, chosen.label, registry=registry)
         (print_json if as_json else print_figures)(expected)
         return
-    folder = out or RUNS / f"{recipe_file.stem}-{chosen.label}"
+    folder = out or RUNS / f"{recipe_name(recipe_file, recipe)}-{chosen.label}"
     report = pipeline.run(recipe, chosen.label, folder, registry=registry, progress=Progress())
     if as_json:
         print_json(report)
@@ -89,7 +88,7 @@ def finetune(
     from prunekit import pipeline
     from prunekit.progress import Progress
 
-    folder = out or RUNS / recipe_file.stem
+    folder = out or RUNS / recipe_name(recipe_file, recipe)
     result = pipeline.finetune(recipe, folder, registry=registry, progress=Progress())
     if as_json:
         print_json(result)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from prunekit.cli.keys import COLUMNS, key_rows
-from prunekit.cli.output import AsJson, print_broken, print_figures, print_json, print_table
+from prunekit.cli.lists import origin_of, plugin_rows, print_rows
+from prunekit.cli.output import AsJson, print_figures, print_json, print_table
 
 if TYPE_CHECKING:
     from prunekit.plugins import Registry
@@ -21,14 +21,11 @@ def list_tasks(as_json: AsJson = False) -> None:
     """List the installed tasks: families for one's own data, and data sets by name."""
     from prunekit.plugins import get_registry
 
-    registry = get_registry()
-    tasks = [_listed(name, registry) for name in registry.tasks]
+    rows = plugin_rows(get_registry(), "tasks", _listed)
     if as_json:
-        print_json({"tasks": tasks, "broken": [asdict(plugin) for plugin in registry.broken]})
-        return
-    columns = ("name", "family", "metric", "summary", "distribution")
-    print_table(columns, [[task[column] or "-" for column in columns] for task in tasks])
-    print_broken(registry.broken)
+        print_json({"tasks": rows})
+    else:
+        print_rows({"family": "family", "metric": "metric"}, rows)
 
 
 @app.command("show")
@@ -40,7 +37,8 @@ def show_task(
 
     registry = get_registry()
     task = registry.find("tasks", name)
-    described = {**_listed(name, registry), **_about(task, registry)}
+    origin = origin_of(registry, "tasks", name)
+    described = {"name": name, **_listed(task), **origin, **_about(task, registry)}
     if as_json:
         print_json({**described, "config": task.Config.model_json_schema()})
         return
@@ -54,16 +52,13 @@ def show_task(
         print_table(COLUMNS, rows)
 
 
-def _listed(name: str, registry: Registry) -> dict[str, Any]:
-    task = registry.tasks[name]
+def _listed(task: Any) -> dict[str, Any]:
     about = getattr(task, "about", None)
     return {
-        "name": name,
         "family": about.family if about else task.family,
         # A family's metrics are in the recipe, not in the class.
         "metric": next(iter(_metrics(task)), None),
         "summary": task.summary,
-        "distribution": registry.origins["tasks"][name].distribution,
     }
 
 

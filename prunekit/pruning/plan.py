@@ -14,17 +14,19 @@ import prunekit.suggest
 from prunekit.errors import PlanError
 from prunekit.files import write_text
 from prunekit.pruning.units import UnitGroup
+from prunekit.shown import Shown, as_html, as_text
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1
+_SHOWN_GROUPS = 24
 
 
 class PruningPlan(BaseModel):
     """What a method hands on.
 
-    Args:
+    Attributes:
         keep: for each group, the sorted unique indices of the units that stay; an absent group stays whole.
         scale: for each group, one factor per kept unit, multiplied into the weights by surgery.
         model_type: transformers' model type of the dense model.
@@ -153,6 +155,29 @@ class PruningPlan(BaseModel):
         if plan.format != FORMAT:
             raise PlanError(f"{path} has plan format {plan.format}; this prunekit reads format {FORMAT}.")
         return plan
+
+    def __repr__(self) -> str:
+        return as_text([self._shown()])
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        return as_html([self._shown()])
+
+    def _shown(self) -> Shown:
+        of = " ".join(
+            f"{word} {name}" for word, name in (("of", self.method), ("for", self.base_model)) if name
+        )
+        rows = [
+            (name, str(len(kept)), _short(kept)) for name, kept in list(self.keep.items())[:_SHOWN_GROUPS]
+        ]
+        more = len(self.keep) - len(rows)
+        return Shown(
+            f"PruningPlan {of}".strip() + f": {len(self.keep)} groups named, all others stay whole",
+            ("group", "kept", "units"),
+            rows,
+            [f"and {more} more groups"] if more else [],
+        )
 
 
 def _short(indices: tuple[int, ...]) -> str:

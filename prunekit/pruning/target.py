@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from prunekit.adapters.base import Adapter, Structure
 from prunekit.errors import BudgetError, UnsupportedModelError
+from prunekit.plugins import get_registry
 from prunekit.pruning import checkpoint, cost
 from prunekit.pruning.lengths import mac_lengths
 from prunekit.pruning.masks import masked
 from prunekit.pruning.plan import PruningPlan
-from prunekit.pruning.units import HIDDEN, UnitGroup, block_group
+from prunekit.pruning.units import HIDDEN, UnitGroups, block_group
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedModel
 
     from prunekit.pruning.stopwatch import Stopwatch
@@ -29,27 +34,69 @@ class PrunableModel:
 
     Args:
         model: the dense model; its weights may be trained, its shapes are never changed.
-        adapter: its architecture.
+        adapter: its architecture; by default the installed adapter for its type.
         stopwatch: times it and what is cut of it; there where the budget is a latency.
 
     Attributes:
         structure: stacks, sublayers and groups as found in ``model``.
+
+    Raises:
+        UnsupportedModelError: if there is no adapter for the model, or it refuses this variant.
+        AdapterMismatchError: if the adapter names a module that the model does not have.
     """
 
-    def __init__(self, model: PreTrainedModel, adapter: Adapter, stopwatch: Stopwatch | None = None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, adapter: Adapter | None = None, stopwatch: Stopwatch | None = None
+    ) -> None:
         self.model = model
-        self.adapter = adapter
+        self.adapter = adapter or find_adapter(model, get_registry().adapters)
         self.stopwatch = stopwatch
-        self.structure: Structure = adapter.structure(model)
+        self.structure: Structure = self.adapter.structure(model)
 
-    @property
-    def groups(self) -> Mapping[str, UnitGroup]:
-        """All unit groups, by name."""
-        return self.structure.groups
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> PrunableModel:
+        """The model of that name, in float32 and eval mode, on the CPU.
 
-    def masked(self, values: Mapping[str, Tensor]) -> AbstractContextManager[None]:
-        """Run the model under masks inside the context; see ``prunekit.pruning.masks``."""
-        return masked(self.model, self.adapter, self.structure, values)
+        Args:
+            name: hub id, model folder, run folder or ``embedded:NAME``.
+
+        Raises:
+            CheckpointError: if there is no such model, or weights and config disagree.
+            UnsupportedModelError: if there is no adapter for it, or that refuses this variant.
+        """
+        from prunekit.models import load_model
+
+        return cls(load_model(str(name)))
+
+    def __repr__(self) -> str:
+        stacks = " and ".join(f"{s.name} of {s.depth} blocks" for s in self.structure.stacks.values())
+        return (
+            f"PrunableModel({type(self.model).__name__}, adapter {self.adapter.name}, {stacks}, "
+            f"{self.model.num_parameters():,} parameters)"
+        )
+
+    @cached_property
+    def groups(self) -> UnitGroups:
+        """All unit groups, by name; shown as a table."""
+        return UnitGroups(self.structure.groups)
+
+    def masked(self, values: Mapping[str, Tensor | Sequence[float]]) -> AbstractContextManager[None]:
+        """Run the model under masks inside the context; nothing of it stays behind.
+
+        Args:
+            values: for each group its mask, ``[N]``, 0 for a removed unit and 1 for a kept one: a tensor on
+                the model's device, which gradients reach, or numbers. A group that is left out is whole. What
+                a mask on each kind of unit means is told in ``prunekit.pruning.masks``.
+
+        Raises:
+            PlanError: if a group is unknown, or a mask has the wrong length.
+        """
+        like = {"dtype": self.model.dtype, "device": self.model.device}
+        tensors = {
+            name: value if isinstance(value, Tensor) else torch.tensor(value, **like)
+            for name, value in values.items()
+        }
+        return masked(self.model, self.adapter, self.structure, tensors)
 
     def pruned(self, plan: PruningPlan) -> PrunableModel:
         """A new, smaller model; this one is left as it is.

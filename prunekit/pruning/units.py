@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
+
+from prunekit.shown import Shown, as_html, as_text
 
 Kind = Literal["head", "neuron", "sublayer", "block", "hidden"]
 Role = Literal["self_attn", "cross_attn", "ffn"]
@@ -44,6 +47,52 @@ class UnitGroup:
     size: int
     width: int = 1
     slices: tuple[Slice, ...] = ()
+
+
+class UnitGroups(dict[str, UnitGroup]):
+    """A model's unit groups by name; shown as a table in which blocks that are alike share a line."""
+
+    def __repr__(self) -> str:
+        return as_text([self._shown()])
+
+    def _repr_html_(self) -> str:
+        return as_html([self._shown()])
+
+    def _shown(self) -> Shown:
+        rows = [(name, group.kind, str(group.size), str(group.width)) for name, group in _folded(self)]
+        ranges = [name for name, *_ in rows if "{" in name]
+        notes = [f"{ranges[0]}: one such group in each of these blocks."] if ranges else []
+        return Shown(f"{len(self)} groups of units", ("group", "kind", "size", "width"), rows, notes)
+
+
+_IN_A_BLOCK = re.compile(r"(.+?)\.(\d+)\.(.+)")
+
+
+def _folded(groups: dict[str, UnitGroup]) -> list[tuple[str, UnitGroup]]:
+    """Names and groups, neighbouring blocks that are alike under one name: ``encoder.{0..3}.ffn.neurons``."""
+    columns: dict[tuple[str, str], list[tuple[int, UnitGroup]]] = {}
+    for name, group in groups.items():
+        place = _IN_A_BLOCK.fullmatch(name)
+        key, block = ((place[1], place[3]), int(place[2])) if place else ((name, ""), -1)
+        columns.setdefault(key, []).append((block, group))
+    folded = []
+    for (first, rest), column in columns.items():
+        runs: list[list[tuple[int, UnitGroup]]] = []
+        for block, group in column:
+            if runs and _continues(runs[-1][-1], (block, group)):
+                runs[-1].append((block, group))
+            else:
+                runs.append([(block, group)])
+        for run in runs:
+            (start, group), (end, _) = run[0], run[-1]
+            blocks = f"{{{start}..{end}}}" if end > start else str(start)
+            folded.append((f"{first}.{blocks}.{rest}" if rest else first, group))
+    return folded
+
+
+def _continues(last: tuple[int, UnitGroup], following: tuple[int, UnitGroup]) -> bool:
+    (before, one), (block, other) = last, following
+    return block == before + 1 and (one.size, one.width) == (other.size, other.width)
 
 
 @dataclass(frozen=True)

@@ -64,12 +64,18 @@ def print_summary(report: Report, console: Console) -> None:
     for row in headline(report):
         figures.add_row(*map(Text, row))
     console.print(figures)
-    lines = [budget_sentence(report), *_kept_lines(report), *verification(report), *speed_notes(report)]
+    for line in summary_lines(report):
+        console.print(Text(line), soft_wrap=True)
+
+
+def summary_lines(report: Report, *, checks: bool = True) -> list[str]:
+    """What belongs under the headline: budget, what was kept, checks, warnings, and where the files are."""
+    lines = [budget_sentence(report), *_kept_lines(report)]
+    lines += [*(verification(report) if checks else ()), *speed_notes(report)]
     lines += [f"Warning: {warning}" for warning in report.get("warnings", [])]
     if "run" in report:
         lines.append(f"Report: {report['run']}/report.md   Model: {report['run']}/model")
-    for line in lines:
-        console.print(Text(line), soft_wrap=True)
+    return lines
 
 
 def budget_sentence(report: Report, code: str = "") -> str:

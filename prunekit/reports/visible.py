@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from prunekit.shown import printable as printable
+
 
 def visible(text: str, limit: int | None = None) -> str:
     r"""The text in one line, with what does not print (control characters, escapes) written as ``\x1b``.
@@ -15,8 +17,3 @@ def visible(text: str, limit: int | None = None) -> str:
         for character in " ".join(text.split())
     )
     return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
-
-
-def printable(text: str) -> str:
-    """One line without characters that steer a terminal or turn the direction of writing."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())

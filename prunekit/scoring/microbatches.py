@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 IGNORED_LABEL = -100
 Batch = Mapping[str, Tensor]
+"""What a task's ``collate`` gives, ``[B, ...]`` each."""
 
 
 @dataclass(frozen=True)

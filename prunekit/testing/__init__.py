@@ -1,4 +1,4 @@
-"""Checks for plugins: every rule that a pruning method or an adapter must keep, and tiny models to try it on."""
+"""Checks for plugins: the rules that every pruning method and adapter must keep, and tiny models."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Outcome:
 
     @property
     def title(self) -> str:
-        """The rule and what it was tried on, such as ``budget-met (column-norm, t5)``."""
+        """The rule and what it was tried on, such as ``budget-met (unit-norm, t5)``."""
         return f"{self.rule} ({', '.join(filter(None, (self.subject, self.model)))})"
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,13 @@ def restore_random_state(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
     np.random.set_state((name, keys, position, has_gauss, gauss))
     version, values, gauss_next = facts["python"]
     random.setstate((version, tuple(values), gauss_next))
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Whatever is drawn inside, the generators are where they were afterwards; also good as a decorator."""
+    tensors, facts = random_state()
+    try:
+        yield
+    finally:
+        restore_random_state(tensors, facts)

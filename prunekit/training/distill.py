@@ -17,6 +17,7 @@ from prunekit.errors import UnsupportedModelError
 from prunekit.outputs import predictions
 
 IGNORED = -100
+"""The label of positions that count for nothing, as transformers has it."""
 
 Direction = Literal["forward", "reverse"]
 

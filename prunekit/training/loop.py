@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from prunekit.tasks.base import Task
 
 Batch = dict[str, Tensor]
+"""What a task's ``collate`` gives, ``[B, ...]`` each."""
 Loss = Callable[[Batch, int], tuple[Tensor, dict[str, Tensor | float]]]
 """``loss(batch, step)`` gives the scalar to minimise and figures for the log."""
 
@@ -108,6 +109,7 @@ class Trainer:
         self.steps = 0
         self.device: torch.device = Accelerator().device
 
+    @checkpoints.random_state_kept()
     def fit(
         self,
         stage: str,
@@ -280,11 +282,10 @@ class _Stage:
     def assess(self, assess: Callable[[int], Assessment]) -> dict[str, float]:
         """Evaluate, and keep this state if it is the best eligible one so far."""
         # Measuring must not change training: an evaluation that draws random numbers would.
-        tensors, facts = checkpoints.random_state()
-        self.model.eval()
-        found = assess(self.done)
-        self.model.train()
-        checkpoints.restore_random_state(tensors, facts)
+        with checkpoints.random_state_kept():
+            self.model.eval()
+            found = assess(self.done)
+            self.model.train()
         if found.eligible and (self.best_step is None or found.rank > self.best_rank):
             self.best_step, self.best_rank = self.done, found.rank
             checkpoints.save_tensors(self._path("best"), checkpoints.module_state(self.modules), {})
