@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import ValidationError
 
-from prunekit import pipeline
+from prunekit import determinism, pipeline
 from prunekit.comparison.request import Request
 from prunekit.comparison.request import compare as run_comparison
 from prunekit.errors import ComparisonError, PlanError, RecipeError
@@ -44,6 +44,7 @@ def prune(
     out: str | Path | None = None,
     seed: int | None = None,
     settings: Mapping[str, Any] | None = None,
+    deterministic: bool = False,
     progress: bool = True,
 ) -> Report:
     """Prune a model as a recipe says, recover it, and measure it; ``prunekit prune``.
@@ -58,6 +59,7 @@ def prune(
             recipe without a file, its task's with a digest of the recipe.
         seed: in place of the recipe's.
         settings: recipe keys to change, such as ``{"budget.sparsity": 0.5}``.
+        deterministic: whether to use only kernels that repeat bit for bit, on a GPU too.
         progress: whether to draw bars, on a terminal or in a notebook.
 
     Returns:
@@ -72,7 +74,8 @@ def prune(
     loaded = load_recipe(recipe, changed, registry=registry)
     label = resolve_method(loaded, method, registry).label
     folder = RUNS / f"{recipe_name(recipe, loaded)}-{label}" if out is None else Path(out)
-    return Report(pipeline.run(loaded, label, folder, registry=registry, progress=_progress(progress)))
+    with determinism.deterministic(deterministic):
+        return Report(pipeline.run(loaded, label, folder, registry=registry, progress=_progress(progress)))
 
 
 def compare(

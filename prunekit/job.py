@@ -25,6 +25,7 @@ from prunekit.pruning.verify import reload_difference, verify
 from prunekit.recipe import MethodEntry, Recipe, ResolvedMethod, SpeedSpec, dump_recipe
 from prunekit.reports.run import render_markdown
 from prunekit.reports.run_page import render_run_page
+from prunekit.resources import check_disk, disk_estimate, lower_if_out_of_memory
 from prunekit.runfolder import RunFolder, sha256, training_log
 from prunekit.tasks.answering import check_split
 from prunekit.tasks.base import Task, make_task
@@ -85,6 +86,7 @@ class Job:
         method.method_class.info.check_model(self.dense)
         self.distribution = registry.origins["methods"][method.method_class.info.name].distribution
         self.folder = RunFolder(out, dump_recipe(self.recipe))
+        check_disk(out, disk_estimate(model.num_parameters(), method)["peak"])
         self.folder.same("data", self.task.fingerprint(), "data")
         self.trainer = Trainer(out, method.train, seed=recipe.seed, progress=progress)
         self.device = self.trainer.device
@@ -111,6 +113,7 @@ class Job:
         write_card(self.out)
         return report
 
+    @lower_if_out_of_memory("planning")
     def prune(self) -> dict[str, Any]:
         """Plan, cut, check that the cut model is the masked one, and save it."""
         method = self.method
@@ -150,9 +153,11 @@ class Job:
             **certificate,
             "train_steps": self.trainer.steps,
             "reused_s": round(self.trainer.reused_s, 1),
+            "warnings": list(self.trainer.warnings),
             "plan_s": self._seconds_since(started),
         }
 
+    @lower_if_out_of_memory("recovering")
     def recover(self) -> dict[str, Any]:
         """Train what is left, and save the model that everything after this loads."""
         started = time.perf_counter()
@@ -167,6 +172,7 @@ class Job:
             "recover_s": self._seconds_since(started),
         }
 
+    @lower_if_out_of_memory("evaluating")
     def quality(self) -> dict[str, Any]:
         """Score the dense and the saved model on the same examples, and keep what each answered."""
         started = time.perf_counter()
@@ -200,6 +206,7 @@ class Job:
             "evaluate_s": round(time.perf_counter() - started, 1),
         }
 
+    @lower_if_out_of_memory("timing")
     def speed(self) -> dict[str, Any]:
         """Time the dense and the saved model, interleaved, at the recipe's setting."""
         started = time.perf_counter()
@@ -236,14 +243,14 @@ class Job:
             "quality": _without(quality, "evaluate_s"),
             "speed": _without(speed, "speed_s") if speed else None,
             "verify": {
-                **_without(planned, "plan_s", "reused_s", "train_steps"),
+                **_without(planned, "plan_s", "reused_s", "train_steps", "warnings"),
                 "reload_max_abs": recovered["reload_max_abs"],
             },
             "stages": stages,
             "recovery_steps": recovered["steps"],
             "train_steps": planned["train_steps"] + recovered["steps"],
             "auto_class": self.task.auto_class,
-            "warnings": _warnings(self.method, plan, recovered),
+            "warnings": [*planned["warnings"], *_warnings(self.method, plan, recovered)],
             "recipe": self.recipe.model_dump(mode="json"),
             "environment": environment,
         }

@@ -13,6 +13,7 @@ from fake_plugins import Trim, fake_registry
 
 import prunekit
 from prunekit.errors import BudgetError
+from prunekit.interrupts import Interrupted
 from prunekit.recipe_models import EvaluateSpec, TaskSpec
 
 
@@ -235,7 +236,7 @@ def test_an_unexpected_error_is_one_line_and_the_way_to_see_more(call, pipeline,
 def test_an_interrupt_ends_with_the_shells_code(call, pipeline, recipe):
     pipeline.error = KeyboardInterrupt()
     result = call("prune", recipe)
-    assert (result.code, result.err) == (130, "Interrupted.\n")
+    assert (result.code, result.err) == (130, f"{Interrupted()}\n")
 
 
 def test_a_misspelt_command_is_a_usage_error(call):

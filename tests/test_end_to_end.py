@@ -52,6 +52,7 @@ def test_finetune_trains_a_new_model_and_saves_it(tmp_path):
     assert sorted(path.name for path in out.iterdir()) == [
         "checkpoints",
         "finetune.json",
+        "manifest.json",
         "model",
         "recipe.yaml",
         "train.jsonl",

@@ -158,7 +158,7 @@ def test_a_pruned_model_that_differs_from_the_masked_one_is_refused(prunable):
 def test_generation_that_differs_is_refused(prunable, monkeypatch):
     target, plan, pruned = cut_case(prunable, "bart", "block 0 dropped")
     monkeypatch.setattr(
-        certificate, "_generate", lambda model, batch, use_cache: torch.tensor([[int(use_cache)]])
+        certificate, "forced_generation", lambda model, batch, use_cache: torch.tensor([[int(use_cache)]])
     )
     with pytest.raises(VerificationError, match=r": cached_equals_uncached is false\. Its weights"):
         certificate.verify(target, prunable(pruned), plan, tiny_inputs(pruned))

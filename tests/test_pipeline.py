@@ -47,6 +47,7 @@ def test_a_run_leaves_its_files(finished):
         "answers-dense.jsonl",
         "answers-pruned.jsonl",
         "checkpoints",
+        "manifest.json",
         "model",
         "plan.json",
         "quality.json",
@@ -217,6 +218,7 @@ def test_a_run_goes_on_at_the_first_missing_file(copied, finished, dense):
         "report.json",
         "report.md",
         "report.html",
+        "manifest.json",
         "model/README.md",  # its figures are the report's
     }
     assert report["quality"]["pruned"] == finished[1]["quality"]["pruned"]

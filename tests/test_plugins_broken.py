@@ -60,6 +60,7 @@ QUICK = {
 }
 ON_A_RUN = {
     "show": ["run"],
+    "verify": ["run"],
     "diff": ["embedded:bert-gloss", "run", "--task", "gloss", "--limit", "8"],
     "compare": ["run", "--out", "compared"],
     "evaluate": ["run", "--task", "gloss", "--limit", "8"],

@@ -14,12 +14,26 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from prunekit.cli import adapters, compare, diff, doctor, measure, methods, prune, recipes, show, tasks
+from prunekit import interrupts
+from prunekit.cli import (
+    adapters,
+    compare,
+    diff,
+    doctor,
+    measure,
+    methods,
+    prune,
+    recipes,
+    show,
+    tasks,
+    verify,
+)
 from prunekit.errors import PrunekitError, RecipeError
+from prunekit.shown import harmless
 
 
 class _Guarded(TyperGroup):
-    """Turns exceptions into messages and exit codes: 2 for a faulty recipe, 130 for Ctrl-C, else 1."""
+    """Turns exceptions into messages and exit codes: 2 for a faulty recipe, 130, 143 for signals, else 1."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if "--debug" in args:  # people add it at the end of the command that failed
@@ -28,11 +42,12 @@ class _Guarded(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            with _log_shown():
+            with interrupts.caught(), _log_shown():
                 return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            typer.echo("Interrupted.", err=True)
-            raise typer.Exit(130) from error
+            stop = error if isinstance(error, interrupts.Interrupted) else interrupts.Interrupted()
+            typer.echo(str(stop), err=True)
+            raise typer.Exit(stop.exit_code) from error
         except PrunekitError as error:
             _tell(f"{type(error).__name__}: {error}", debug=ctx.params["debug"])
             raise typer.Exit(2 if isinstance(error, RecipeError) else 1) from error
@@ -57,7 +72,7 @@ class _Echo(logging.Handler):
         # The runs of a comparison all have the same to say of their data.
         if (text := self.format(record)) not in self._told:
             self._told.add(text)
-            typer.echo(text, err=True)
+            typer.echo(harmless(text), err=True)
 
 
 @contextmanager
@@ -76,7 +91,7 @@ def _tell(message: str, *, debug: bool) -> None:
     if debug:
         typer.echo(traceback.format_exc(), err=True, nl=False)
     else:
-        typer.echo(message, err=True)
+        typer.echo(harmless(message), err=True)
 
 
 app = typer.Typer(
@@ -95,6 +110,7 @@ measure.add_to(app)
 doctor.add_to(app)
 show.add_to(app)
 diff.add_to(app)
+verify.add_to(app)
 app.add_typer(methods.app)
 app.add_typer(adapters.app)
 app.add_typer(tasks.app)

@@ -42,7 +42,11 @@ def prune(
     seed: Seed = None,
     overrides: Overrides = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show shapes, costs and steps, and run nothing.")
+        bool, typer.Option("--dry-run", help="Show shapes, costs, steps, memory and disk, and run nothing.")
+    ] = False,
+    deterministic: Annotated[
+        bool,
+        typer.Option("--deterministic", help="Use only kernels that repeat bit for bit, on a GPU too."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -52,7 +56,7 @@ def prune(
     """
     recipe, registry = _load(recipe_file, overrides, seed)
     # Imported only now: these load torch, and a faulty recipe should be told of at once.
-    from prunekit import pipeline
+    from prunekit import determinism, pipeline
     from prunekit.progress import Progress
     from prunekit.recipe import resolve_method
     from prunekit.reports.run import print_summary
@@ -67,7 +71,8 @@ def prune(
         (print_json if as_json else print_figures)(expected)
         return
     folder = out or RUNS / f"{recipe_name(recipe_file, recipe)}-{chosen.label}"
-    report = pipeline.run(recipe, chosen.label, folder, registry=registry, progress=Progress())
+    with determinism.deterministic(deterministic):
+        report = pipeline.run(recipe, chosen.label, folder, registry=registry, progress=Progress())
     if as_json:
         print_json(report)
     else:

@@ -11,6 +11,7 @@ import typer
 
 from prunekit.cli.output import AsJson, make_console, print_json
 from prunekit.errors import RunFolderError
+from prunekit.manifest import check_read
 
 if TYPE_CHECKING:
     from prunekit.reports.kept import KeptMap
@@ -90,6 +91,7 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
             else "Give the folder of a finished run, such as `prunekit prune` leaves."
         )
         raise RunFolderError(f"{folder} holds no {name}. {advice}")
+    check_read(folder, name)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # not JSON, or not UTF-8

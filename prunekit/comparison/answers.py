@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunekit.comparison.difference import Side
 from prunekit.errors import ComparisonError
+from prunekit.manifest import check_read
 from prunekit.pipeline import evaluated
 from prunekit.tasks.records import answer_rows, read_answers
 
@@ -110,6 +111,7 @@ def _quality(run: Path) -> dict[str, Any]:
             f"{run} holds no quality.json, so it is no run that was scored. Give the folder of a finished "
             "run, or two models and --task NAME or --recipe FILE."
         )
+    check_read(run, path.name, "answers-dense.jsonl", "answers-pruned.jsonl")
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # not JSON, or not UTF-8

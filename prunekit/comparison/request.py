@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +12,9 @@ import yaml
 
 from prunekit.comparison import FILE
 from prunekit.errors import RecipeError
+from prunekit.files import read_json
 from prunekit.recipe import Recipe, Settings, Source, load_recipe
-from prunekit.runfolder import RUNS, recipe_name
+from prunekit.runfolder import RUNS, one_writer, recipe_name
 
 if TYPE_CHECKING:
     from prunekit.plugins import Registry
@@ -96,14 +96,15 @@ def compare(request: Request, *, registry: Registry, progress: Progress) -> tupl
     """
     if request.kind == "stored":
         folder = request.paths()[0]
-        return json.loads((folder / FILE).read_text()), folder
+        return read_json(folder / FILE, "Delete it and repeat the command that made it."), folder
     if request.kind == "recipe":
         return _of_recipe(request, registry, progress)
     from prunekit.comparison.compare import About, compare_runs
 
     folder = request.out or RUNS / "comparison"
     about = About(folder.name, request.command(), request.reference or "dense")
-    return compare_runs(request.paths(), about, folder, registry=registry, progress=progress), folder
+    with one_writer(folder):
+        return compare_runs(request.paths(), about, folder, registry=registry, progress=progress), folder
 
 
 def _of_recipe(request: Request, registry: Registry, progress: Progress) -> tuple[dict[str, Any], Path]:
@@ -114,15 +115,16 @@ def _of_recipe(request: Request, registry: Registry, progress: Progress) -> tupl
     first = points[0][1]
     name = recipe_name(request.targets[0], first)
     folder = request.out or RUNS / f"compare-{name}"
-    found = compare_recipe(
-        points,
-        About(name, request.command(), request.reference or "dense"),
-        folder,
-        seeds=range(first.seed, first.seed + request.seeds),
-        only=request.only,
-        registry=registry,
-        progress=progress,
-    )
+    with one_writer(folder):
+        found = compare_recipe(
+            points,
+            About(name, request.command(), request.reference or "dense"),
+            folder,
+            seeds=range(first.seed, first.seed + request.seeds),
+            only=request.only,
+            registry=registry,
+            progress=progress,
+        )
     return found, folder
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from prunekit.errors import TrainingError
 from prunekit.learned.config import LearnedMasksConfig
+from prunekit.learned.drift import drift_warnings
 from prunekit.learned.goal import Goal, labelled
 from prunekit.learned.reach import check_reachable
 from prunekit.learned.snap import rounded_masks, snapped_masks
@@ -17,6 +18,7 @@ from prunekit.pruning.cost import sparsity
 from prunekit.training import l0
 from prunekit.training.batches import total_steps
 from prunekit.training.lagrangian import Lagrangian
+from prunekit.training.log import read_rows
 from prunekit.training.loop import Assessment, Batch, ParameterGroup, Trainer
 
 if TYPE_CHECKING:
@@ -93,6 +95,8 @@ class MaskTraining:
     def run(self) -> dict[str, Tensor]:
         """Train, and give the final masks by group, ``[N]``, on the CPU.
 
+        What a report should say of how it went is added to the trainer's warnings.
+
         Raises:
             BudgetError: before anything is trained, if the goals cannot be reached.
             TrainingError: if no evaluation found every goal's sparsity within the tolerance.
@@ -128,6 +132,8 @@ class MaskTraining:
         masks = self.final_masks()
         if result.best_step is None:
             raise TrainingError(self._missed(masks))
+        steps = [row for row in read_rows(trainer.folder) if row["stage"] == "prune"]
+        trainer.warnings += drift_warnings(steps, self.goals, tolerance=self.config.sparsity_tolerance)
         return {name: mask.cpu() for name, mask in masks.items()}
 
     def _loss_without_masks(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:

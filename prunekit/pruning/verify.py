@@ -69,9 +69,9 @@ def verify(
     }
     if exact.model.config.is_encoder_decoder and exact.model.can_generate():
         with exact.masked(plan.masks(target.groups)):
-            wanted = _generate(exact.model, batch, use_cache=True)
-        cached = _generate(exact_pruned.model, batch, use_cache=True)
-        uncached = _generate(exact_pruned.model, batch, use_cache=False)
+            wanted = forced_generation(exact.model, batch, use_cache=True)
+        cached = forced_generation(exact_pruned.model, batch, use_cache=True)
+        uncached = forced_generation(exact_pruned.model, batch, use_cache=False)
         found["cached_equals_uncached"] = torch.equal(cached, uncached)
         found["generation_equals_masked"] = torch.equal(cached, wanted)
     _refuse_unequal(found, target.adapter.name)
@@ -123,7 +123,8 @@ def _outputs(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[Tenso
 
 
 @torch.inference_mode()
-def _generate(model: Any, inputs: Mapping[str, Tensor], *, use_cache: bool) -> Tensor:
+def forced_generation(model: Any, inputs: Mapping[str, Tensor], *, use_cache: bool) -> Tensor:
+    """Tokens that beam search gives, ``[B, T]``, at a forced length."""
     # A forced length, so that every step of the search is compared.
     tokens: Tensor = model.generate(
         input_ids=inputs["input_ids"],

@@ -3,17 +3,4 @@
 from __future__ import annotations
 
 from prunekit.shown import printable as printable
-
-
-def visible(text: str, limit: int | None = None) -> str:
-    r"""The text in one line, with what does not print (control characters, escapes) written as ``\x1b``.
-
-    Args:
-        text: any text.
-        limit: characters to show at most; what is cut off is marked by an ellipsis.
-    """
-    line = "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in " ".join(text.split())
-    )
-    return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
+from prunekit.shown import visible as visible

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,40 +17,75 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from prunekit.errors import CheckpointError
+from prunekit.files import replacing
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors and JSON-able facts into one safetensors file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
+    """Write tensors and JSON-able facts into one safetensors file, whole or not at all, with a hash of both.
+
+    Raises:
+        RunFolderError: if the system refused to write; an older file of that name stays.
+    """
     # Clones: safetensors refuses tensors that share storage (tied embeddings do).
     cpu = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    save_file(cpu, partial, metadata={"format": str(FORMAT), "facts": json.dumps(facts)})
-    os.replace(partial, path)
+    told = json.dumps(facts)
+    metadata = {"format": str(FORMAT), "facts": told, "sha256": _digest(cpu, told)}
+    with replacing(path) as partial:
+        save_file(cpu, partial, metadata=metadata)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what ``save_tensors`` wrote.
 
     Raises:
-        CheckpointError: if the file is damaged or of another format.
+        CheckpointError: if the file is missing, damaged or of another format.
     """
+    with _opened(path) as (file, metadata):
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        if _digest(tensors, metadata["facts"]) != metadata["sha256"]:
+            raise ValueError("its content is not what was written")
+        return tensors, json.loads(metadata["facts"])
+
+
+def load_facts(path: Path) -> dict[str, Any]:
+    """The facts alone; the tensors are not read, and nothing is held against the hash.
+
+    Raises:
+        CheckpointError: as ``load_tensors``.
+    """
+    with _opened(path) as (_, metadata):
+        found: dict[str, Any] = json.loads(metadata["facts"])
+        return found
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
+    """The file and its metadata; whatever goes wrong inside is told as damage."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            if metadata.get("format") == str(FORMAT):
+                yield file, metadata
+                return
     except Exception as error:
         raise CheckpointError(
             f"{path.name} cannot be read ({error}). Delete it to start this stage again."
         ) from error
-    if metadata.get("format") != str(FORMAT):
-        raise CheckpointError(
-            f"{path.name} has format {metadata.get('format')!r}; this prunekit reads {FORMAT}. "
-            "Delete it to start this stage again."
-        )
-    return tensors, json.loads(metadata["facts"])
+    raise CheckpointError(
+        f"{path.name} has format {metadata.get('format')!r}; this prunekit reads {FORMAT}. "
+        "Delete it to start this stage again."
+    )
+
+
+def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:
+    found = hashlib.sha256(facts.encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        # As bytes, because numpy knows no bfloat16.
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def module_state(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
