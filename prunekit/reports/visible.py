@@ -1,8 +1,6 @@
-"""Text of users, models and data: shown as characters, never obeyed by a terminal or a reader of tables."""
+"""Text of users, models and data for a terminal: shown as characters, never obeyed by it."""
 
 from __future__ import annotations
-
-from prunekit.shown import printable as printable
 
 
 def visible(text: str, limit: int | None = None) -> str:
