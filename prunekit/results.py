@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +27,9 @@ class Result(dict[str, Any]):
     def _repr_html_(self) -> str:
         return as_html(self._shown())
 
+    @abstractmethod
     def _shown(self) -> list[Shown]:
-        raise NotImplementedError
+        """The tables."""
 
 
 class Report(Result):

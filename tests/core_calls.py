@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from prunekit.pruning.plan import PruningPlan
+from prunekit.testing.adapter_rules import compare
 from prunekit.testing.tiny import tiny_inputs
 
 SEQ2SEQ = ("t5", "t5-gated", "t5-narrow", "bart")
@@ -38,18 +39,8 @@ def difference(first, second):
 
 def random_masks(groups, kinds, *, seed, soft=False):
     """Masks of the groups of these kinds: some units on, some off; soft values for those on."""
-    generator = torch.Generator().manual_seed(seed)
-    masks = {}
-    for name, group in groups.items():
-        if group.kind in kinds:
-            mask = (torch.rand(group.size, generator=generator) < 0.5).double()
-            order = torch.randperm(group.size, generator=generator)
-            mask[order[-1]] = 0
-            mask[order[0]] = 1
-            if soft and group.kind != "block":
-                mask *= 0.3 + torch.rand(group.size, generator=generator, dtype=torch.float64)
-            masks[name] = mask
-    return masks
+    chosen = [group for group in groups.values() if group.kind in kinds]
+    return compare.random_masks(chosen, seed=seed, soft=soft)
 
 
 def off(groups, *names):

@@ -8,7 +8,7 @@ from page_calls import run_page
 
 from prunekit.errors import DataError
 from prunekit.reports.markdown import escape
-from prunekit.reports.visible import visible
+from prunekit.shown import visible
 from prunekit.tasks.data.source import DataSpec, open_splits
 
 UGLY = [

@@ -57,8 +57,7 @@ def check_adapter(
     """Check an adapter by every rule that adapters must keep, on tiny models."""
     from prunekit.testing import check_adapter as suite
 
-    debug = context.find_root().params["debug"]
-    run_check("adapters", name, suite, device=device, models=model, only=only, as_json=as_json, debug=debug)
+    run_check("adapters", name, suite, context, device=device, models=model, only=only, as_json=as_json)
 
 
 def _about(adapter: Any) -> dict[str, Any]:

@@ -17,15 +17,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prunekit.cli.output import AsJson, print_json
+from prunekit.cli.output import print_json
 from prunekit.errors import PluginError
-from prunekit.reports.visible import visible
+from prunekit.shown import visible
 from prunekit.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from prunekit.testing.outcome import Outcome
-
-__all__ = ["AsJson", "Device", "DeviceName", "Model", "Only", "Subject", "run_check"]
 
 
 class DeviceName(StrEnum):
@@ -56,12 +54,12 @@ def run_check(
     kind: str,
     name: str,
     suite: Callable[..., list[Outcome]],
+    context: typer.Context,
     *,
     device: DeviceName,
     models: list[str] | None,
     only: list[str] | None,
     as_json: bool,
-    debug: bool,
 ) -> None:
     """Try the rules on a plugin and print what they say.
 
@@ -69,17 +67,18 @@ def run_check(
         kind: ``methods`` or ``adapters``.
         name: of an installed one, or ``module:NAME``.
         suite: ``check_plugin`` or ``check_adapter``.
+        context: of the command; under ``--debug`` the traceback of each failure is printed.
         device: where the tiny models are put.
         models: names of tiny models; none: all.
         only: names of rules; none: all.
         as_json: whether to print JSON.
-        debug: whether to print the traceback of each failure.
 
     Raises:
         PluginError: if there is no such plugin, rule or model, or no rule applies.
         typer.Exit: with 1 if a rule fails.
     """
     started = time.perf_counter()
+    debug = context.find_root().params["debug"]
 
     def tell(outcome: Outcome) -> None:
         if not as_json:

@@ -60,10 +60,7 @@ def check_method(
     """Check a method by every rule that methods must keep, on tiny models."""
     from prunekit.testing import check_plugin
 
-    debug = context.find_root().params["debug"]
-    run_check(
-        "methods", name, check_plugin, device=device, models=model, only=only, as_json=as_json, debug=debug
-    )
+    run_check("methods", name, check_plugin, context, device=device, models=model, only=only, as_json=as_json)
 
 
 @app.command("new")

@@ -20,7 +20,7 @@ from prunekit.reports.comparison_columns import Column, Comparison, Key, Row, co
 from prunekit.reports.comparison_csv import render_csv
 from prunekit.reports.comparison_latex import render_latex
 from prunekit.reports.comparison_notes import notes
-from prunekit.reports.visible import printable
+from prunekit.shown import printable
 from prunekit.suggest import did_you_mean
 
 FORMATS = ("markdown", "latex", "csv", "json")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from prunekit.reports.comparison_columns import Comparison, Row
-from prunekit.reports.visible import printable
+from prunekit.shown import printable
 
 _SPEED = ("speedup", "speedup_low", "speedup_high", "verdict", "median_ms", "peak_mib", "weights_mib")
 _SHARES = ("sparsity", "encoder_sparsity", "decoder_sparsity", "prune_s", "train_steps", "frontier")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from prunekit.reports.visible import printable
+from prunekit.shown import printable
 
 _SPELT = {
     "\\": r"\textbackslash{}",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prunekit.reports.drawing import INK, LINE, MUTED, SERIES, drawing, svg
-from prunekit.reports.visible import visible
+from prunekit.shown import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from prunekit.reports.drawing import INK, MUTED, PAPER, SERIES, Box, drawing, place_labels, svg
-from prunekit.reports.visible import visible
+from prunekit.shown import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

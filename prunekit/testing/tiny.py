@@ -94,16 +94,14 @@ def tiny_classes(name: str, adapter: Adapter) -> tuple[type[Any], ...]:
     if not found:
         raise UnsupportedModelError(
             f"transformers' Auto classes have no model for the model type {adapter.model_type!r} that "
-            "prunekit "
-            f"could check: none of {', '.join(autos)}."
+            f"prunekit could check: none of {', '.join(autos)}."
         )
     for wanted in adapter.tiny[name].get("architectures") or ():
         names = [each.__name__ for each in found]
         if wanted not in names:
             raise UnsupportedModelError(
                 f"tiny[{name!r}] of the {adapter.name} adapter names the class {wanted}; the Auto classes "
-                "have "
-                f"{', '.join(names)}{did_you_mean(wanted, names)}"
+                f"have {', '.join(names)}{did_you_mean(wanted, names)}"
             )
         found.insert(0, found.pop(names.index(wanted)))
     return tuple(found)
@@ -161,15 +159,12 @@ def _classifies_an_end_token(model: PreTrainedModel) -> bool:
 
 
 def _adapter_of(name: str) -> Adapter:
-    own = prunekit_register_adapters()
-    for adapter in own:
+    # The built-in variants are found without loading a plugin.
+    known = prunekit_register_adapters() if name in TINY_MODELS else list(get_registry().adapters.values())
+    for adapter in known:
         if name in adapter.tiny:
             return adapter
-    found = [*own, *get_registry().adapters.values()]
-    for adapter in found:
-        if name in adapter.tiny:
-            return adapter
-    names = sorted({variant for adapter in found for variant in adapter.tiny})
+    names = sorted({variant for adapter in known for variant in adapter.tiny})
     raise PluginError(f"no tiny model {name!r}{did_you_mean(name, names)} (there are: {', '.join(names)})")
 
 

@@ -46,7 +46,8 @@ def no_prunable_axis_missed(subject: AdapterSubject) -> None:
     """Whatever in a block has parameters belongs to a sublayer, and what follows a width is cut with it."""
     for target in subject.each(sound=False):
         _no_list_of_blocks_is_left_out(target)
-        unclaimed = [name for name in _inside_blocks(target) if name not in _claimed(target)]
+        claimed = _claimed(target)
+        unclaimed = [name for name in _inside_blocks(target) if name not in claimed]
         expect(
             not unclaimed,
             (
@@ -55,9 +56,10 @@ def no_prunable_axis_missed(subject: AdapterSubject) -> None:
                 "sublayer, or, if the whole stack shares them, give them in `shared`."
             ),
         )
+    config = subject.build().config
     for stack in subject.adapter.stacks:
-        width = getattr(subject.build().config, stack.ffn_field, None)
-        heads = getattr(subject.build().config, stack.heads_field, None)
+        width = getattr(config, stack.ffn_field, None)
+        heads = getattr(config, stack.heads_field, None)
         if isinstance(width, int):
             _what_follows_is_cut(subject, stack.ffn_field, width + 4, "neuron")
         if isinstance(heads, int) and heads > 1:
@@ -87,16 +89,21 @@ def _inside_blocks(target: PrunableModel) -> Iterator[str]:
 
 def _claimed(target: PrunableModel) -> set[str]:
     """Names of the parameters in blocks that are a sublayer's, or what a whole stack shares."""
-    modules = [path for sub in target.structure.sublayers.values() for path in sub.modules]
-    shared = {
-        id(parameter)
-        for module in target.adapter.shared(target.model.base_model).values()
-        for parameter in module.parameters()
-    }
+    modules = {path for sub in target.structure.sublayers.values() for path in sub.modules}
+    shared = _shared(target)
     return {
         name
         for name, parameter in target.model.named_parameters(remove_duplicate=False)
         if name.rpartition(".")[0] in modules or id(parameter) in shared
+    }
+
+
+def _shared(target: PrunableModel) -> set[int]:
+    """Ids of the parameters that belong to a whole stack."""
+    return {
+        id(parameter)
+        for module in target.adapter.shared(target.model.base_model).values()
+        for parameter in module.parameters()
     }
 
 
@@ -108,11 +115,7 @@ def _what_follows_is_cut(subject: AdapterSubject, field: str, value: int, kind: 
     except Exception:
         return  # not every size makes a model
     shapes = {name: parameter.shape for name, parameter in other.named_parameters(remove_duplicate=False)}
-    shared = {
-        id(parameter)
-        for module in target.adapter.shared(target.model.base_model).values()
-        for parameter in module.parameters()
-    }
+    shared = _shared(target)
     sliced = {
         (part.parameter, part.axis)
         for group in target.groups.values()

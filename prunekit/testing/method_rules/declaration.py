@@ -225,7 +225,7 @@ def unsupported_model_refused(subject: MethodSubject) -> None:
 
 
 def _has_limits(subject: MethodSubject) -> bool:
-    return isinstance(subject.info, MethodInfo) and ANY_MODEL not in subject.info.model_types
+    return _has_info(subject) and ANY_MODEL not in subject.info.model_types
 
 
 def _has_info(subject: MethodSubject) -> bool:
@@ -277,7 +277,7 @@ RULES = (
         "unsupported-model-refused",
         "On an architecture that is not declared `plan` raises `UnsupportedModelError`.",
         unsupported_model_refused,
-        lambda subject: _has_info(subject) and _has_limits(subject),
+        _has_limits,
         of="plugin",
     ),
 )
