@@ -30,9 +30,15 @@ NASH = [
 ]
 CASES: dict[str, tuple[str, str, list[str]]] = {
     "t5-g2p nash": ("quickstart.yaml", "nash", [*SHORT, *NASH]),
-    "t5-g2p magnitude": ("compare/g2p.yaml", "magnitude", SHORT),
-    "bart-g2p nash": ("nash/bart-g2p.yaml", "nash", [*SHORT, *NASH]),
+    "t5-g2p magnitude": ("compare/g2p.yaml", "magnitude", [*SHORT, "methods.magnitude.recover.max_steps=20"]),
+    "bart-g2p nash-3": (
+        "nash/bart-g2p.yaml",
+        "nash-3",
+        [*SHORT, *(key.replace("methods.nash.", "methods.nash-3.") for key in NASH)],
+    ),
+    "bart-g2p magnitude": ("optin/bart-g2p.yaml", "magnitude", ["evaluate.limit=512", *SPEED]),
     "bert-gloss magnitude": ("optin/bert-gloss.yaml", "magnitude", ["evaluate.limit=512", *SPEED]),
+    "bert-gloss optin": ("optin/bert-gloss.yaml", "optin", ["evaluate.limit=512", *SPEED]),
     "vit-fashion magnitude": ("optin/vit-fashion.yaml", "magnitude", SPEED),
 }
 

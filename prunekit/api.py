@@ -87,6 +87,7 @@ def compare(
     reference: str | None = None,
     out: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
+    deterministic: bool = False,
     progress: bool = True,
 ) -> Comparison:
     """Compare pruning methods: the same examples and seeds, all models timed together; ``prunekit compare``.
@@ -103,6 +104,7 @@ def compare(
         reference: the row that all others are compared with; the dense model by default.
         out: the comparison's folder; ``runs/compare-RECIPE`` or ``runs/comparison`` by default.
         settings: recipe keys to change.
+        deterministic: whether to use only kernels that repeat bit for bit, on a GPU too.
         progress: whether to draw bars and say how each run went.
 
     Returns:
@@ -121,6 +123,7 @@ def compare(
         reference=reference,
         out=None if out is None else Path(out),
         settings=settings or {},
+        deterministic=deterministic,
     )
     refused = request.refused() + (["only"] if request.kind == "stored" and only else [])
     if refused:

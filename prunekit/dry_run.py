@@ -10,7 +10,8 @@ from prunekit.heads import check_head, load_to_train
 from prunekit.models import load_model, load_processor
 from prunekit.pruning.target import PrunableModel, find_adapter
 from prunekit.recipe import BudgetSpec, Recipe, StageSpec, TeacherSpec, resolve_method
-from prunekit.resources import disk_estimate, memory_estimate
+from prunekit.rehearsal import memory_estimate
+from prunekit.resources import disk_estimate
 from prunekit.tasks.answering import check_split
 from prunekit.tasks.base import Task, make_task
 from prunekit.training.batches import total_steps
@@ -29,10 +30,10 @@ def dry_run(recipe: Recipe, label: str | None, *, registry: Registry) -> dict[st
     model = load_to_train(name, task, seed=recipe.seed) if teacher else load_model(name)
     check_head(name, model, task)
     check_split(task.name, recipe.evaluate.split, task.splits)
-    # Before anything else, since data that is loaded already would not be seen.
-    memory = memory_estimate(model, task, recipe, method)
     target = PrunableModel(model, find_adapter(model, registry.adapters))
     method.method_class.info.check_model(target)
+    # Before anything else, since data that is loaded already would not be seen.
+    memory = memory_estimate(target, task, recipe, method)
     lengths = target.lengths(budget.macs, task)
     counted = {"dense": count_macs(model, example(model, lengths)), "length": lengths.source}
     if lengths.target:

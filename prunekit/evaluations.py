@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prunekit import ranks
 from prunekit.errors import RunFolderError
-from prunekit.files import read_json, write_text
+from prunekit.files import write_text
+from prunekit.json_files import read_json
 from prunekit.manifest import sha256_of
 from prunekit.models import model_fingerprint, short_name
+from prunekit.resources import release_memory
 from prunekit.runfolder import sha256
 from prunekit.tasks.records import write_answers
 
@@ -48,7 +51,7 @@ def score(
     model: PreTrainedModel, task: Task, spec: EvaluateSpec, progress: Progress | None = None
 ) -> Evaluation:
     """Evaluate a model as a recipe's ``evaluate`` section says."""
-    return task.evaluate(
+    found = task.evaluate(
         model,
         spec.split,
         batch_size=spec.batch_size,
@@ -56,6 +59,8 @@ def score(
         num_beams=spec.num_beams,
         progress=progress,
     )
+    release_memory()  # the next model's batches fit no gaps that this one's left
+    return found
 
 
 def score_once(
@@ -93,19 +98,24 @@ def score_once(
     }
     digest = sha256(json.dumps(facts, sort_keys=True))[:12]
     kept = folder / f"{short_name(name)}-{task_spec.name}-{digest}"
-    stored = _stored(kept)
+    stored = ranks.from_first(lambda: _stored(kept))
     if stored is None:
         found = score(model, task, spec, progress)
-        write_answers(kept / "answers.jsonl", found)
-        stored = {
-            "facts": facts,
-            "metrics": found.metrics,
-            "examples": found.fingerprint,
-            "answers_sha256": sha256_of(kept / "answers.jsonl"),
-        }
-        stored["sha256"] = _digest(stored)
-        write_text(kept / "scores.json", json.dumps(stored, indent=1) + "\n")
+        stored = ranks.from_first(lambda: _kept(kept, facts, found))
     return Scores(stored["metrics"], stored["examples"], kept / "answers.jsonl")
+
+
+def _kept(kept: Path, facts: Mapping[str, Any], found: Evaluation) -> dict[str, Any]:
+    write_answers(kept / "answers.jsonl", found)
+    stored = {
+        "facts": facts,
+        "metrics": found.metrics,
+        "examples": found.fingerprint,
+        "answers_sha256": sha256_of(kept / "answers.jsonl"),
+    }
+    stored["sha256"] = _digest(stored)
+    write_text(kept / "scores.json", json.dumps(stored, indent=1) + "\n")
+    return stored
 
 
 def _stored(kept: Path) -> dict[str, Any] | None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
+from prunekit import ranks
 from prunekit.errors import RunFolderError
 
 PARTIAL = ".partial"
@@ -42,11 +42,13 @@ _CAUSES = {
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` so that a crash leaves the old file or the new one, never half of it.
 
-    A file that holds the same text already is not touched.
+    A file that holds the same text already is not touched. Of several processes the first alone writes.
 
     Raises:
         RunFolderError: if it cannot be written; the old file stays.
     """
+    if not ranks.is_first():
+        return
     data = text.encode("utf-8")
     with writing(path):
         if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
@@ -68,7 +70,9 @@ def replacing(path: Path) -> Iterator[Path]:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            mode = _mode_of_new(path.parent)
             yield partial
+            _give_mode(partial, mode)
             _sync(partial)
             os.replace(partial, path)
         except BaseException:
@@ -91,8 +95,11 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     with writing(folder):
         try:
             partial.mkdir(parents=True)
+            mode = _mode_of_new(partial)
             yield partial
             for path in [*partial.rglob("*"), partial]:
+                if path.is_file():
+                    _give_mode(path, mode)
                 _sync(path)
             if folder.exists():
                 os.replace(folder, old)
@@ -127,27 +134,6 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def read_json(path: Path, advice: str) -> dict[str, Any]:
-    """The mapping in a JSON file.
-
-    Args:
-        path: the file.
-        advice: what to do if it is damaged, as a sentence.
-
-    Raises:
-        RunFolderError: if it cannot be read or holds anything else.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunFolderError(f"{path} cannot be read ({error.strerror or error}). {advice}") from error
-    except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
-        raise RunFolderError(f"{path} is damaged: {error}. {advice}") from error
-    if not isinstance(found, dict):
-        raise RunFolderError(f"{path} is damaged: it holds no mapping. {advice}")
-    return found
-
-
 def sweep(folder: Path, wanted: Callable[[str], bool] = lambda name: True) -> None:
     """Remove from ``folder``, not from folders in it, what writing left there that a crash ended.
 
@@ -175,6 +161,23 @@ def is_leftover(name: str) -> bool:
 def _partial(path: Path) -> Path:
     # Its own for each writer: two runs may write the same scores of a dense model at a time.
     return path.with_name(f"{path.name[:_NAME_LENGTH]}.{secrets.token_hex(4)}{PARTIAL}")
+
+
+def _mode_of_new(folder: Path) -> int:
+    """Who may read and write a new file there, as the umask and the folder say."""
+    probe = _partial(folder / "mode")
+    handle = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(handle).st_mode)
+    finally:
+        os.close(handle)
+        probe.unlink()
+
+
+def _give_mode(path: Path, mode: int) -> None:
+    """Safetensors makes files that nobody else may read; they are to be as all others."""
+    if stat.S_IMODE(path.stat().st_mode) != mode:
+        path.chmod(mode)
 
 
 def _sync(path: Path) -> None:

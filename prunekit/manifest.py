@@ -16,21 +16,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prunekit.errors import RunFolderError
-from prunekit.files import is_leftover, read_json, write_text, writing
+from prunekit.files import is_leftover, write_text, writing
+from prunekit.json_files import read_json
 
 FILE = "manifest.json"
 FORMAT = 1
 
 BUILT_ON = {
-    "verify": ("recover", "quality", "speed", "report"),
+    "verify": ("recover", "quality", "milestones", "speed", "report"),
     "recover": ("quality", "speed", "report"),
     "quality": ("report",),
+    "milestones": ("report",),
     "speed": ("report",),
 }
 """The stages that were computed from a stage's result, so that they go when it is computed again."""
 
 MISSING = "is missing"
-_MODELS = ("model", "checkpoints/pruned")
+_MODELS = ("model", "checkpoints/pruned", "milestones")
 _SUFFIXES = (".json", ".jsonl", ".safetensors")
 _LEFT_OUT = (FILE, "train.jsonl", "README.md")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from prunekit.errors import CheckpointError, UnsupportedModelError
-from prunekit.json_files import read_json
+from prunekit.json_files import read_strictly
 from prunekit.shown import visible
 
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
@@ -68,7 +68,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     try:
-        config, _ = read_json(path)
+        config, _ = read_strictly(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} cannot be read: {visible(str(error), 300)}. Restore it as it was saved."
@@ -177,7 +177,7 @@ def _weight_files(folder: Path) -> list[Path]:
     if single.is_file() or not index.is_file():
         return [single] if single.is_file() else []
     try:
-        data, _ = read_json(index)
+        data, _ = read_strictly(index)
         names = sorted(set(data["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(

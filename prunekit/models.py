@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import prunekit.suggest
+from prunekit import ranks
 from prunekit.errors import CheckpointError, UnsupportedModelError
 from prunekit.files import replacing_folder
 from prunekit.image_processor import SETTINGS_FILE, ImageProcessor, takes_images
@@ -212,7 +213,14 @@ def model_class(config: Any) -> Any:
 
 
 def save_model(model: PreTrainedModel, processor: Any, folder: Path) -> None:
-    """Write a model with its tokenizer or image processor; ``folder`` appears whole or not at all."""
+    """Write a model with its tokenizer or image processor; ``folder`` appears whole or not at all.
+
+    Of several processes the first alone writes, and all wait for it.
+    """
+    ranks.from_first(lambda: _write(model, processor, folder))
+
+
+def _write(model: PreTrainedModel, processor: Any, folder: Path) -> None:
     with quiet_loading(), replacing_folder(folder) as partial:
         model.save_pretrained(partial)
         processor.save_pretrained(partial)

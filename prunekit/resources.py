@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import shutil
+import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +20,10 @@ from prunekit.errors import PrunekitError, RunFolderError
 from prunekit.measure.failures import free_memory, is_out_of_memory
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from prunekit.recipe import Recipe, ResolvedMethod
-    from prunekit.tasks.base import Task
+    from prunekit.recipe import ResolvedMethod
 
 MIB = 1024 * 1024
-_FLOAT = 4  # bytes; weights, gradients and optimiser state are float32
-_COUNTS = (1, 3)  # examples of the two measurements that a line is drawn through
+FLOAT = 4  # bytes; weights, gradients and optimiser state are float32
 
 
 TO_LOWER = {
@@ -44,12 +43,14 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
     Attributes:
         now: bytes alive.
         peak: the most that were alive at once.
+        largest: bytes of the largest tensor.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.now: int = 0
         self.peak: int = 0
+        self.largest: int = 0
         self._known: set[int] = set()
 
     def __torch_dispatch__(
@@ -70,6 +71,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         size = storage.nbytes()
         self.now += size
         self.peak = max(self.peak, self.now)
+        self.largest = max(self.largest, size)
         weakref.finalize(storage, self._drop, key, size)
 
     def _drop(self, key: int, size: int) -> None:
@@ -86,6 +88,24 @@ def process_mib() -> float:
     return _kib(Path("/proc/self/status"), "VmRSS") / 1024
 
 
+def release_memory() -> None:
+    """Give back what was freed: tensors that only each other hold, and heap that the C library kept.
+
+    Else a stage starts on top of the freed memory of the one before it, whose pieces do not fit its own.
+    """
+    gc.collect()
+    # glibc alone has it.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
+def settled_mib() -> float:
+    """``process_mib`` after ``release_memory``."""
+    release_memory()
+    return process_mib()
+
+
 def available_mib() -> float | None:
     """Memory that programs can still have, in MiB; none where the system does not tell."""
     found = _kib(Path("/proc/meminfo"), "MemAvailable")
@@ -100,93 +120,6 @@ def _kib(path: Path, key: str) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith(key + ":")), 0)
 
 
-def bytes_per_example(run: Callable[[int], Any]) -> float:
-    """Bytes that an example more adds to the peak, of tensors that ``run(examples)`` makes."""
-    peaks: list[int] = []
-    for count in _COUNTS:
-        with LiveBytes() as live:
-            run(count)
-        peaks.append(live.peak)
-    return max(0.0, (peaks[1] - peaks[0]) / (_COUNTS[1] - _COUNTS[0]))
-
-
-def memory_estimate(
-    model: PreTrainedModel, task: Task, recipe: Recipe, method: ResolvedMethod
-) -> dict[str, float | None]:
-    """What a run adds to the memory of a process that has loaded the model, in MiB.
-
-    Weights, gradients and optimiser state are counted; activations are measured on steps of one and of three
-    of the longest examples; data and libraries by how the process grows meanwhile. Memory that a method takes
-    for statistics of its own is not known here.
-
-    Returns:
-        ``process``, as it is before; ``data`` and ``libraries``; for each stage what it takes beside these:
-        ``planning``, ``checking``, ``recovery``, ``evaluation``, ``timing``; ``peak``, data, libraries, and
-        the most that stages take for weights and, again, for one batch; ``total``, ``process`` with
-        ``peak``; and ``available``.
-    """
-    process = process_mib()
-    trains = method.method_class.info.trains
-    splits = ["validation", recipe.evaluate.split]
-    if trains or not method.recover.is_empty:
-        splits.insert(0, "train")
-    limits = {recipe.evaluate.split: recipe.evaluate.limit}
-    longest = {split: _longest(task, split, limits.get(split)) for split in splits}
-    data = max(0.0, process_mib() - process)
-    evaluate = recipe.evaluate
-    trained = 0.0
-    if "train" in longest:
-        trained = bytes_per_example(lambda count: _train_step(model, task, longest["train"][:count]))
-    answered = bytes_per_example(
-        lambda count: task.predict(
-            model, longest[evaluate.split][:count], batch_size=count, num_beams=evaluate.num_beams
-        )
-    )
-    libraries = max(0.0, process_mib() - process - data)
-    size = model.num_parameters() * _FLOAT
-    # Gradients and two moments; moments and weights once more while a checkpoint is written.
-    training = 7 * size
-    beams = recipe.speed.num_beams / evaluate.num_beams
-    # By stage: copies of the weights and what goes with them; tensors of one batch.
-    stages = {
-        "planning": (training if trains else 2 * size, trained * method.train.batch_size if trains else 0.0),
-        # The model and the pruned one in both precisions, and the copy that is being cut.
-        "checking": (8 * size, 0.0),
-        "recovery": (0.0, 0.0)
-        if method.recover.is_empty
-        else (size + training, trained * method.recover.batch_size),
-        "evaluation": (2 * size, answered * evaluate.batch_size),
-        "timing": (3 * size, answered * recipe.speed.batch_size * beams),
-    }
-    parts = {name: sum(both) / MIB for name, both in stages.items()}
-    # Freed weights and freed activations are of different sizes: an allocator keeps room for either.
-    peak = data + libraries + sum(max(column) for column in zip(*stages.values(), strict=True)) / MIB
-    found = {"process": process, "data": data, "libraries": libraries, **parts, "peak": peak}
-    rounded: dict[str, float | None] = {name: round(value, 1) for name, value in found.items()}
-    available = available_mib()
-    return {
-        **rounded,
-        "total": round(process + peak, 1),
-        "available": None if available is None else round(available, 1),
-    }
-
-
-def _longest(task: Task, split: str, limit: int | None) -> list[Any]:
-    lengths, examples = task.lengths(split)[:limit], task.examples(split)
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])[: _COUNTS[-1]]
-    return [examples[index] for index in order]
-
-
-def _train_step(model: PreTrainedModel, task: Task, examples: Sequence[Any]) -> None:
-    """A forward and a backward pass; the model is as it was afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        was_training = model.training
-        model.train()
-        model(**task.collate(examples)).loss.backward()
-        model.train(was_training)
-    model.zero_grad(set_to_none=True)
-
-
 def disk_estimate(parameters: int, method: ResolvedMethod) -> dict[str, float]:
     """The most that a run's folder holds at once, in MiB.
 
@@ -195,16 +128,18 @@ def disk_estimate(parameters: int, method: ResolvedMethod) -> dict[str, float]:
         method: whose training and recovery leave states.
 
     Returns:
-        ``models``, the cut and the final one; ``states`` of training, to go on from; ``writing``, the largest
-        file once more, since a new one is complete before it replaces the old; ``peak``, all together.
+        ``models``, the cut one, the final one and milestones; ``states`` of training, to go on from and of
+        milestones; ``writing``, the largest file once more, since a new one is complete before it replaces
+        the old; ``peak``, all together.
     """
-    size = parameters * _FLOAT / MIB
+    size = parameters * FLOAT / MIB
     state = 3 * size  # weights and two moments
     planning = state + size if method.method_class.info.trains else 0.0
+    milestones = len(getattr(method.config, "save_at", ()))  # a state and a cut model each
     recovery = 0.0 if method.recover.is_empty else state
     found = {
-        "models": 2 * size,
-        "states": planning + recovery,
+        "models": (2 + milestones) * size,
+        "states": planning + recovery + milestones * size,
         "writing": state if planning or recovery else size,
     }
     return {name: round(value, 1) for name, value in {**found, "peak": sum(found.values())}.items()}
@@ -243,6 +178,7 @@ def lower_if_out_of_memory(doing: str) -> Iterator[None]:
     """
     try:
         yield
+        release_memory()
         return
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

@@ -10,13 +10,14 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
-from prunekit import manifest
+from prunekit import manifest, ranks
 from prunekit.errors import RunFolderError
-from prunekit.files import is_leftover, read_json, sweep, write_text, writing
+from prunekit.files import is_leftover, sweep, write_text, writing
+from prunekit.json_files import read_json
 from prunekit.recipe import Recipe, Source, dump_recipe
 
 RUNS = Path("runs")
@@ -86,27 +87,48 @@ def one_writer(path: Path) -> Iterator[None]:
     """
     if path.is_file():
         raise RunFolderError(_IS_FILE.format(path))
-    made = not path.exists()
+    taken: list[_Taken] = []  # by the first process, for all
+    try:
+        ranks.from_first(lambda: taken.append(_take(path)))
+        yield
+    finally:
+        for one in taken:
+            one.release()
+
+
+class _Taken(NamedTuple):
+    """A folder that this process holds."""
+
+    path: Path
+    lock: BaseFileLock
+    made: bool
+
+    def release(self) -> None:
+        with suppress(OSError):
+            (self.path / LOCK).unlink()  # before the release: who gets the lock then sees its file is gone
+        self.lock.release()
+        if self.made:
+            with suppress(OSError):
+                self.path.rmdir()
+
+
+def _take(path: Path) -> _Taken:
     own = path / LOCK
-    lock = FileLock(own)
+    taken = _Taken(path, FileLock(own), made=not path.exists())
     with writing(own):
         path.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(blocking=False)
+            taken.lock.acquire(blocking=False)
         except Timeout:
             raise RunFolderError(_held(path)) from None
     try:
         with writing(own):
             own.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         _sweep(path)
-        yield
-    finally:
-        with suppress(OSError):
-            own.unlink()  # before the release: whoever gets the lock then sees that its file is gone
-        lock.release()
-        if made:
-            with suppress(OSError):
-                path.rmdir()
+    except BaseException:
+        taken.release()
+        raise
+    return taken
 
 
 def _held(path: Path) -> str:
@@ -165,6 +187,7 @@ class RunFolder:
             )
         self._incomplete = self._checked()
         write_text(own, recipe)
+        ranks.wait()
 
     def _checked(self) -> set[str]:
         """The stages to compute again, as a file of theirs is missing, or of a stage that they build on."""
@@ -191,17 +214,24 @@ class RunFolder:
         Raises:
             RunFolderError: if the file is damaged, or cannot be written.
         """
-        path = self.path / f"{name}.json"
-        if self.has(name):
-            stored = read_json(path, f"Delete it to compute the stage {name} again.")
-            if path.name not in manifest.read(
-                self.path
-            ):  # a crash came between, or an older prunekit wrote it
-                manifest.record(self.path, name)
+        stored = ranks.from_first(lambda: self._stored(name))
+        if stored is not None:
             return stored
-        self.drop(name)
+        ranks.from_first(lambda: self.drop(name))
         value = compute()
-        write_text(path, json.dumps(value, indent=1) + "\n")
+        return ranks.from_first(lambda: self._kept(name, value))
+
+    def _stored(self, name: str) -> dict[str, Any] | None:
+        path = self.path / f"{name}.json"
+        if not self.has(name):
+            return None
+        stored = read_json(path, f"Delete it to compute the stage {name} again.")
+        if path.name not in manifest.read(self.path):  # a crash came between, or an older prunekit wrote it
+            manifest.record(self.path, name)
+        return stored
+
+    def _kept(self, name: str, value: dict[str, Any]) -> dict[str, Any]:
+        write_text(self.path / f"{name}.json", json.dumps(value, indent=1) + "\n")
         manifest.record(self.path, name)
         return value
 

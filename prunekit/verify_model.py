@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from prunekit.errors import VerificationError
-from prunekit.models import model_class, quiet_loading
+from prunekit.model_fit import check_fit
+from prunekit.models import load_config, model_class, not_loaded, quiet_loading
 from prunekit.pruning.target import PrunableModel
-from prunekit.pruning.verify import forced_generation, verify
+from prunekit.pruning.verify import ONLY_PLAN, forced_generation, verify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,13 +33,11 @@ def strictly_loaded(folder: Path) -> PreTrainedModel:
         VerificationError: naming the tensors that are missing, unknown or of another shape.
         PrunekitError: if the folder cannot be loaded at all.
     """
-    from transformers import AutoConfig
-
-    from prunekit.models import not_loaded
-
+    config = load_config(str(folder))
+    found = model_class(config)
+    check_fit(found, config, folder, strict=True)
     try:
         with quiet_loading():
-            found = model_class(AutoConfig.from_pretrained(folder, trust_remote_code=False))
             model, info = found.from_pretrained(
                 folder,
                 dtype=torch.float32,
@@ -125,7 +124,7 @@ def masked_equals(
         return verify(whole, PrunableModel(deepcopy(pruned), dense.adapter), keep, batch)
     except VerificationError as error:
         # What it advises is for a run that is under way.
-        raise VerificationError(str(error).partition(" Its weights were not saved")[0]) from error
+        raise VerificationError(str(error).partition(f" {ONLY_PLAN}")[0]) from error
 
 
 def _put_back(dense: PrunableModel, pruned: PreTrainedModel, keep: PruningPlan) -> PrunableModel:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,8 @@ from prunekit.achieved import achieved, structure_rows
 from prunekit.comparison import FILE as COMPARISON
 from prunekit.errors import CheckpointError, DataError, PrunekitError, RunFolderError, VerificationError
 from prunekit.heads import check_head
-from prunekit.models import load_model, load_processor
+from prunekit.json_files import read_json
+from prunekit.models import load_model, load_processor, model_fingerprint
 from prunekit.pruning.cost import count_parameters
 from prunekit.pruning.plan import PruningPlan
 from prunekit.pruning.target import PrunableModel, find_adapter
@@ -143,10 +143,7 @@ class _Run:
         path = self.folder / name
         if not path.is_file():
             raise VerificationError(f"{name} is missing")
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise VerificationError(f"{name} holds no mapping")
-        return found
+        return read_json(path, "Delete it and repeat the run's command.")
 
     @cached_property
     def report(self) -> dict[str, Any]:
@@ -188,6 +185,9 @@ class _Run:
             check_head(name, model, self.task)
         except CheckpointError:
             return f"the dense model {name} cannot be had here"
+        stated = (self.report.get("fingerprint") or {}).get("model")
+        if stated not in (None, model_fingerprint(name)):
+            return f"the dense model {name} here has other weights than the one that was pruned"
         found = sha256(model.config.to_json_string())
         versions = [self.report["environment"]["transformers"], model.config.transformers_version]
         if found != self.plan.base_config_sha256:
@@ -316,7 +316,10 @@ class _Run:
         if stage == "speed" and not (self.folder / "speed.json").is_file() and not self.report["speed"]:
             raise _Skip("the run's speed was not measured")
         # What is only of the stage itself stands elsewhere in the report: seconds, steps.
-        own = ("plan_s", "recover_s", "evaluate_s", "speed_s", "reused_s", "train_steps", "steps", "warnings")
+        own = (
+            *("plan_s", "recover_s", "evaluate_s", "speed_s", "reused_s"),
+            *("train_steps", "steps", "warnings", "milestones"),
+        )
         stored = self._json(f"{stage}.json")
         kept = {name: value for name, value in stored.items() if name not in own}
         said = self.report["verify" if stage == "recover" else stage]

@@ -4,9 +4,11 @@ import json
 
 import pytest
 import torch
+from comparison_calls import comparison
 from safetensors.torch import load_file, save_file
 
-from prunekit.errors import RunFolderError
+from prunekit.comparison.pages import write_pages
+from prunekit.errors import PlanError, RunFolderError
 from prunekit.evaluations import score_once
 from prunekit.files import write_text
 from prunekit.scoring.cache import FILE, ScoreCache
@@ -127,5 +129,15 @@ def test_damaged_times_of_a_comparison_are_named_with_what_to_delete(tmp_path):
     (tmp_path / "timing.json").write_text('{"asked": ')
     with pytest.raises(RunFolderError) as caught:
         time_together(str(dense), {"a": tmp_path / "run"}, SpeedSpec(), tmp_path, None)
-    assert str(caught.value).startswith(f"{tmp_path / 'timing.json'} is damaged: Expecting value")
+    where = f"{tmp_path / 'timing.json'} is damaged: not JSON: line 1, column 11"
+    assert str(caught.value).startswith(where)
     assert str(caught.value).endswith("Delete it to time all models again.")
+
+
+def test_a_damaged_plan_of_a_compared_run_is_named(tmp_path):
+    (tmp_path / "report.json").write_text('{"structure": []}')
+    (tmp_path / "plan.json").write_text('{"keep": ')
+    made = comparison()
+    names = [seed["run"] for row in made["rows"] for seed in row["seeds"]]
+    with pytest.raises(PlanError, match=r"plan\.json is not a pruning plan: not JSON: line 1, column 10"):
+        write_pages(made, dict.fromkeys(names, tmp_path), tmp_path)

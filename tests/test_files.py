@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from prunekit.errors import RunFolderError
-from prunekit.files import is_leftover, read_json, replacing, replacing_folder, sweep, write_text
+from prunekit.files import is_leftover, replacing, replacing_folder, sweep, write_text
+from prunekit.json_files import read_json
 
 LAST = "What was written before stays. {} and give the same command again; it goes on where it was."
 
@@ -168,6 +169,23 @@ def test_the_old_folder_stays_where_the_new_one_cannot_take_its_place(failing, t
     assert names(tmp_path / "model") == ["old"]
 
 
+@pytest.fixture(params=[0o022, 0o007], ids=oct)
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_a_file_of_tensors_may_be_read_by_those_who_may_read_the_others(umask, tmp_path):
+    with replacing(tmp_path / "state.safetensors") as partial:
+        save_file({"a": torch.ones(1)}, partial)
+    with replacing_folder(tmp_path / "model") as folder:
+        save_file({"a": torch.ones(1)}, folder / "model.safetensors")
+    write_text(tmp_path / "plan.json", "{}")
+    modes = {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()}
+    assert modes == {0o666 & ~umask}
+
+
 def test_leftovers_of_a_crash_are_swept_and_nothing_else(tmp_path):
     for name in ("plan.json.0a1b2c3d.partial", ".tmpAb12Cd", "partial", "plan.json", ".tmpfile", "x.tmp"):
         (tmp_path / name).write_text("")
@@ -196,11 +214,12 @@ def test_every_partial_file_is_known_as_a_leftover(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b'{"a": 1', "is damaged: Expecting ',' delimiter"),
+        (b'{"a": 1', "is damaged: not JSON: line 1, column 8: Expecting ',' delimiter"),
         (b"\xff\xfe", "is damaged: 'utf-8' codec"),
-        (b"", "is damaged: Expecting value"),
+        (b"", "is damaged: not JSON: line 1, column 1: Expecting value"),
         (b"[1]", "is damaged: it holds no mapping"),
-        (b"[" * 100_000, "is damaged: maximum recursion"),
+        (b'{"a": 1, "a": 2}', "is damaged: the key 'a' stands twice"),
+        (b"[" * 100_000, "is damaged: its objects and lists lie too deep"),
     ],
 )
 def test_damaged_json_is_named_with_what_to_do(content, said, tmp_path):

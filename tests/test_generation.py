@@ -152,6 +152,7 @@ def test_a_pruned_model_that_differs_from_the_masked_one_is_refused(prunable):
         certificate.verify(target, prunable(pruned), plan, tiny_inputs(pruned))
     text = str(caught.value)
     assert text.startswith("the pruned model is not the masked model: float32_max_abs is ")
+    assert "A run saves no such model, only its plan.json. " in text
     assert "This is a fault of the t5 adapter or of surgery, not of your recipe" in text
 
 
@@ -160,5 +161,5 @@ def test_generation_that_differs_is_refused(prunable, monkeypatch):
     monkeypatch.setattr(
         certificate, "forced_generation", lambda model, batch, use_cache: torch.tensor([[int(use_cache)]])
     )
-    with pytest.raises(VerificationError, match=r": cached_equals_uncached is false\. Its weights"):
+    with pytest.raises(VerificationError, match=r": cached_equals_uncached is false\. A run saves"):
         certificate.verify(target, prunable(pruned), plan, tiny_inputs(pruned))

@@ -6,7 +6,7 @@ import pytest
 from core_calls import irregular_plan
 
 from prunekit.errors import CheckpointError, PlanError
-from prunekit.json_files import read_json
+from prunekit.json_files import read_strictly
 from prunekit.models import load_model
 from prunekit.pruning.plan import PruningPlan
 from prunekit.testing.tiny import tiny_model
@@ -78,7 +78,7 @@ def test_a_file_without_an_end_is_read_no_further_than_the_limit(tmp_path):
     with path.open("wb") as file:
         file.truncate(3 * 2**20 + 1)
     with pytest.raises(ValueError, match="it holds more than 3 MiB"):
-        read_json(path, most=3 * 2**20)
+        read_strictly(path, most=3 * 2**20)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,12 @@ def test_hostile_facts_of_a_run_are_escaped(place):
     assert "<img" not in page
 
 
+def test_a_hostile_fingerprint_is_escaped_and_stands_at_the_top():
+    page = run_page(fingerprint={"model": HOSTILE, "recipe": "cd" * 32, "data": None})
+    assert "<img" not in page
+    assert "recipe cdcdcdcdcdcd, data shipped with prunekit, python 3.11.7." in words(page)
+
+
 def test_hostile_names_in_a_log_are_escaped_also_in_drawings():
     log = [{"stage": HOSTILE, "step": step, "loss": 1.0 / step, HOSTILE: 2.0} for step in (1, 2, 3)]
     page = run_page(log=log)

@@ -138,7 +138,7 @@ def test_a_run_without_a_manifest_is_taken_as_it_is(run):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"format": 1, "files"', "is damaged: Expecting ':' delimiter"),
+        ('{"format": 1, "files"', "is damaged: not JSON: line 1, column 22: Expecting ':' delimiter"),
         ("[]", "is damaged: it holds no mapping"),
         ('{"format": 2, "files": {}}', "is damaged, or of another prunekit: it lists no files in format 1"),
         ('{"format": 1, "files": []}', "it lists no files in format 1"),

@@ -275,6 +275,7 @@ def test_a_cut_that_is_not_the_masked_model_is_not_saved(tmp_path, dense, monkey
     monkeypatch.setattr(job, "verify", spoilt)
     with pytest.raises(VerificationError, match=r"^the pruned model is not the masked model: "):
         run(quick_recipe(dense), tmp_path / "run")
+    assert (tmp_path / "run" / "plan.json").is_file()
     assert not (tmp_path / "run" / "model").exists()
     assert not (tmp_path / "run" / "checkpoints" / "pruned").exists()
 

@@ -12,7 +12,7 @@ import torch
 from pipeline_calls import REGISTRY, quick_recipe, run, saved_tiny
 from torch import nn
 
-from prunekit import pipeline, resources
+from prunekit import pipeline, rehearsal, resources
 from prunekit.determinism import CUBLAS, deterministic
 from prunekit.errors import PrunekitError, RunFolderError
 from prunekit.measure.environment import environment_record
@@ -50,14 +50,24 @@ def test_what_a_backward_pass_keeps_is_counted():
     assert live.peak >= 4 * (3 * 8 * 64 + 64 * 64)
 
 
-def test_bytes_per_example_leaves_out_what_all_examples_share():
+def test_a_line_through_two_counts_leaves_out_what_all_examples_share():
     weights = torch.ones(1000)
 
     def work(count):
         shared = weights + 1
         return shared, torch.zeros(count, 100)
 
-    assert resources.bytes_per_example(work) == 400
+    found = rehearsal.line(work, 32)
+    assert (found.kept, found.batch) == (0, 32 * 400)
+
+
+def test_the_largest_tensor_of_a_batch_grows_with_it():
+    assert rehearsal.line(lambda count: torch.zeros(count, 100), 32).largest == 32 * 400
+
+
+def test_the_heap_keeps_a_few_of_the_largest_tensors_but_none_over_32_mib():
+    small, large = (rehearsal.Need(largest=mib * resources.MIB) for mib in (3, 500))
+    assert (small.freed, large.freed) == (12 * resources.MIB, 128 * resources.MIB)
 
 
 # The estimate
@@ -72,6 +82,40 @@ def test_a_dry_run_states_memory_and_disk_by_parts(dense):
     assert memory["total"] == pytest.approx(memory["process"] + memory["peak"], abs=0.11)
     assert list(found["disk_mib"]) == ["models", "states", "writing", "peak"]
     assert json.loads(json.dumps(found)) == found
+
+
+def test_what_a_method_holds_beside_the_model_is_estimated(dense):
+    def planning(weight):
+        nash = {"decoder_layers": 2, "label_weight": 1, "prediction_weight": weight}
+        hidden = {"encoder_hidden_weight": 0, "decoder_hidden_weight": 0}
+        train = {"epochs": 500, "batch_size": 512, "mask_learning_rate": 1.0}
+        recipe = quick_recipe(dense, methods={"nash": {**nash, **hidden}}, train=train)
+        return pipeline.dry_run(recipe, "nash", registry=REGISTRY)["memory_mib"]["planning"]
+
+    # A teacher, and its answers beside the student's.
+    assert planning(1.0) > planning(0.0)
+
+
+def test_a_method_that_only_scores_is_tried_for_a_limited_time(dense, monkeypatch):
+    monkeypatch.setattr(rehearsal, "PATIENCE_S", -1.0)
+    recipe = quick_recipe(dense, methods={"magnitude": {}})
+    memory = pipeline.dry_run(recipe, "magnitude", registry=REGISTRY)["memory_mib"]
+    assert memory["planning"] == 0.0
+
+
+def test_a_method_that_takes_half_of_the_memory_is_tried_no_further(dense, monkeypatch):
+    monkeypatch.setattr(rehearsal, "available_mib", lambda: 0.0)
+    recipe = quick_recipe(dense, methods={"magnitude": {}})
+    memory = pipeline.dry_run(recipe, "magnitude", registry=REGISTRY)["memory_mib"]
+    assert memory["peak"] > 0.0
+
+
+def test_memory_is_given_back_after_a_stage(monkeypatch):
+    given = []
+    monkeypatch.setattr(resources, "release_memory", lambda: given.append(True))
+    with resources.lower_if_out_of_memory("timing"):
+        assert not given
+    assert given
 
 
 def test_a_larger_batch_is_estimated_larger(dense):

@@ -269,7 +269,7 @@ def test_a_damaged_stage_of_a_run_without_a_manifest_is_named(run):
     with pytest.raises(RunFolderError) as caught:
         RunFolder(run, RECIPE).stage("verify", refuse)
     assert str(caught.value) == (
-        f"{run / 'verify.json'} is damaged: Expecting value: line 1 column 12 (char 11). Delete it to "
+        f"{run / 'verify.json'} is damaged: not JSON: line 1, column 12: Expecting value. Delete it to "
         "compute the stage verify again."
     )
 

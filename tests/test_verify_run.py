@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 
@@ -13,6 +14,7 @@ from toy_task import copy_task
 
 from prunekit import verify_model
 from prunekit.errors import RunFolderError, VerificationError
+from prunekit.models import model_fingerprint
 from prunekit.pruning.plan import PruningPlan
 from prunekit.testing.tiny import tiny_model
 from prunekit.verify_run import verify_runs
@@ -66,6 +68,15 @@ def test_checks_state_the_figures_that_they_found(finished):
     assert checks["parameters"] == ("ok", f"{count} in model/, as reported")
     assert checks["masked against pruned"][1].startswith("largest difference ")
     assert checks["recipe"][1].startswith("sha256 ")
+
+
+def test_the_report_has_the_fingerprint_of_model_recipe_and_data(finished):
+    report = json.loads((finished / "report.json").read_text())
+    model = model_fingerprint(report["model"])
+    recipe = hashlib.sha256((finished / "recipe.yaml").read_bytes()).hexdigest()
+    assert report["fingerprint"] == {"model": model, "recipe": recipe, "data": None}
+    line = f"\nFingerprint: model {model[:12]}, recipe {recipe[:12]}, data shipped with prunekit, "
+    assert line in (finished / "report.md").read_text()
 
 
 def test_the_weights_of_a_method_that_trains_are_checked_in_the_dense_models_places(tmp_path):
@@ -162,7 +173,18 @@ def test_a_missing_stage_is_named(copied):
 def test_a_damaged_stage_is_told_as_such(copied):
     (copied / "speed.json").write_text('{"device": ')
     text = failures(copied)["report against speed.json"]
-    assert text.startswith("cannot be read as runs write it (JSONDecodeError: ")
+    assert text.startswith(f"{copied / 'speed.json'} is damaged: not JSON: line 1, column 12: ")
+
+
+def test_weights_that_were_cut_off_fail_the_reload(copied):
+    path = copied / "model" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert failures(copied)["model/ reloads"].startswith(f"{path} is damaged: ")
+
+
+def test_a_config_that_asks_for_a_kernel_fails_the_reload(copied):
+    change(copied / "model" / "config.json", lambda config: config.update(attn_implementation="some/kernel"))
+    assert "asks for a kernel, which is code from elsewhere" in failures(copied)["model/ reloads"]
 
 
 @pytest.mark.parametrize(
@@ -216,6 +238,14 @@ def test_generation_that_differs_without_the_cache_is_found(monkeypatch):
     batch = copy_task().collate(copy_task().examples("validation")[:1])
     with pytest.raises(VerificationError, match="1 of 2 tokens differ without the cache"):
         verify_model.cached_equals_uncached(tiny_model("t5"), batch)
+
+
+def test_a_dense_model_of_other_weights_is_not_compared_with(copied):
+    dense = json.loads((copied / "report.json").read_text())["model"]
+    change(copied / "report.json", lambda report: report["fingerprint"].update(model="0" * 64))
+    outcome = ("skipped", f"the dense model {dense} here has other weights than the one that was pruned")
+    checks = found(copied)
+    assert [checks[name] for name in ("masked against pruned", "achieved recounted")] == [outcome] * 2
 
 
 # Which folders

@@ -22,6 +22,10 @@ Overrides = Annotated[
         "--set", metavar="KEY=VALUE", help="Change one recipe key, such as train.epochs=2; repeatable."
     ),
 ]
+Deterministic = Annotated[
+    bool,
+    typer.Option("--deterministic", help="Use only kernels that repeat bit for bit, on a GPU too."),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -41,13 +45,18 @@ def prune(
     ] = None,
     seed: Seed = None,
     overrides: Overrides = None,
+    save_at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="S1,S2",
+            help="Milestones: sparsities below the budget's at each of which a model is saved on the way, "
+            "such as 0.3,0.5; for methods that learn masks.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show shapes, costs, steps, memory and disk, and run nothing.")
     ] = False,
-    deterministic: Annotated[
-        bool,
-        typer.Option("--deterministic", help="Use only kernels that repeat bit for bit, on a GPU too."),
-    ] = False,
+    deterministic: Deterministic = False,
     as_json: AsJson = False,
 ) -> None:
     """Prune a model as a recipe says, recover it, and measure it.
@@ -57,11 +66,14 @@ def prune(
     recipe, registry = _load(recipe_file, overrides, seed)
     # Imported only now: these load torch, and a faulty recipe should be told of at once.
     from prunekit import determinism, pipeline
+    from prunekit.milestones import with_milestones
     from prunekit.progress import Progress
     from prunekit.recipe import resolve_method
     from prunekit.reports.run import print_summary
 
     chosen = resolve_method(recipe, method, registry)
+    if save_at is not None:
+        recipe = with_milestones(recipe, chosen, _numbers(save_at), registry=registry)
     if chosen.is_default:
         typer.echo(
             f"{recipe_file} has no label {chosen.label}; running that method with its defaults.", err=True
@@ -79,6 +91,15 @@ def prune(
         print_summary(report, make_console())
 
 
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"--save-at {text}: write sparsities with commas between them, such as 0.3,0.5."
+        ) from None
+
+
 def finetune(
     recipe_file: RecipeFile,
     out: Annotated[
@@ -86,15 +107,17 @@ def finetune(
     ] = None,
     seed: Seed = None,
     overrides: Overrides = None,
+    deterministic: Deterministic = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a recipe's model on its task, before any pruning."""
     recipe, registry = _load(recipe_file, overrides, seed)
-    from prunekit import pipeline
+    from prunekit import determinism, pipeline
     from prunekit.progress import Progress
 
     folder = out or RUNS / recipe_name(recipe_file, recipe)
-    result = pipeline.finetune(recipe, folder, registry=registry, progress=Progress())
+    with determinism.deterministic(deterministic):
+        result = pipeline.finetune(recipe, folder, registry=registry, progress=Progress())
     if as_json:
         print_json(result)
     else:

@@ -17,8 +17,9 @@ from prunekit.comparison.rows import make_rows
 from prunekit.comparison.runs import Cell, finish, run_all, wanted
 from prunekit.comparison.timing import time_together
 from prunekit.errors import ComparisonError, RecipeError
-from prunekit.files import read_json, write_text
+from prunekit.files import write_text
 from prunekit.job import timing_settings
+from prunekit.json_files import read_json
 from prunekit.manifest import check_read
 from prunekit.measure.environment import environment_record
 from prunekit.models import load_processor

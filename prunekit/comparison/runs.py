@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from prunekit import manifest
 from prunekit.comparison.groups import DENSE
 from prunekit.errors import PrunekitError, RecipeError, RunFolderError
-from prunekit.files import read_json, write_text, writing
+from prunekit.files import write_text, writing
 from prunekit.job import single
+from prunekit.json_files import read_json
 from prunekit.measure.speed import as_pair
 from prunekit.pipeline import open_job
 from prunekit.recipe import Recipe, dump_recipe, resolve_method

@@ -11,7 +11,8 @@ import torch
 
 from prunekit.comparison.groups import DENSE
 from prunekit.errors import PrunekitError
-from prunekit.files import read_json, write_text
+from prunekit.files import write_text
+from prunekit.json_files import read_json
 from prunekit.measure.speed import measure_speed, random_inputs
 from prunekit.models import load_model, model_fingerprint
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import prunekit.suggest
 from prunekit.errors import PlanError
 from prunekit.files import write_text
-from prunekit.json_files import read_json
+from prunekit.json_files import read_strictly
 from prunekit.pruning.units import UnitGroup
 from prunekit.shown import Shown, as_html, as_text, visible
 
@@ -132,9 +132,14 @@ class PruningPlan(BaseModel):
                 raise PlanError(f"{name}: a block's scale must be 1, found {_short(sorted(set(factors)))}.")
 
     def masks(self, groups: Mapping[str, UnitGroup]) -> dict[str, Tensor]:
-        """The masks ``[N]`` (float64) under which the dense model equals the pruned one."""
+        """The masks ``[N]`` (float64) under which the dense model equals the pruned one.
+
+        Raises:
+            PlanError: if the plan does not fit the groups, as ``check`` says.
+        """
         import torch
 
+        self.check(groups)
         masks = {}
         for name, kept in self.keep.items():
             mask = torch.zeros(groups[name].size, dtype=torch.float64)
@@ -162,7 +167,7 @@ class PruningPlan(BaseModel):
                 indices and factors; the text says which.
         """
         try:
-            data, text = read_json(path)
+            data, text = read_strictly(path)
             found = data.get("format", FORMAT) if isinstance(data, dict) else FORMAT
             if found != FORMAT:
                 raise PlanError(

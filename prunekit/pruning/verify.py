@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 NEW_TOKENS = 12
 BEAMS = 3
+ONLY_PLAN = "A run saves no such model"
+"""Opens what the text of the error says beside the figures."""
 # What is compared of a model with a head.
 _HEADS = (("logits",), ("start_logits", "end_logits"))
 
@@ -109,9 +111,9 @@ def _refuse_unequal(found: Mapping[str, Any], adapter: str) -> None:
     faults += [f"{name} is false" for name, value in found.items() if value is False]
     if faults:
         raise VerificationError(
-            f"the pruned model is not the masked model: {'; '.join(faults)}. Its weights were not saved. "
-            f"This is a fault of the {adapter} adapter or of surgery, not of your recipe; please report it "
-            "with the run's plan.json."
+            f"the pruned model is not the masked model: {'; '.join(faults)}. {ONLY_PLAN}, only its "
+            f"plan.json. This is a fault of the {adapter} adapter or of surgery, not of your recipe; please "
+            "report it with that plan."
         )
 
 

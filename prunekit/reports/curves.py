@@ -18,7 +18,9 @@ Log = Sequence[Mapping[str, Any]]
 _Line = tuple[list[float], list[float]]  # steps, values
 
 _POINTS = 160  # a line's most; more are invisible and make the page heavy
-_NO_LOSS = re.compile(r"stage|step|n|(.*/)?n|grad_norm|learning_rate|.*(sparsity|target|lambda_[12]|_stderr)")
+_NO_LOSS = re.compile(
+    r"stage|step|n|(.*/)?n|grad_norm|learning_rate|milestone_.*|.*(sparsity|target|lambda_[12]|_stderr)"
+)
 
 
 @dataclass(frozen=True)

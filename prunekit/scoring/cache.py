@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import prunekit
+from prunekit import ranks
 from prunekit.files import replacing
 from prunekit.scoring.scores import Scores
 
@@ -133,6 +134,9 @@ class ScoreCache:
             "seconds": f"{seconds:.1f}",
             "sha256": _digest(tensors),
         }
+        ranks.from_first(lambda: self._write(tensors, marks))
+
+    def _write(self, tensors: dict[str, Tensor], marks: dict[str, str]) -> None:
         with replacing(self.folder / FILE) as partial:
             save_file(tensors, partial, metadata=marks)
 

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from prunekit import ranks
 from prunekit.errors import CheckpointError
 from prunekit.files import replacing
 
@@ -28,10 +29,13 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, 
     Raises:
         RunFolderError: if the system refused to write; an older file of that name stays.
     """
+    ranks.from_first(lambda: _write(path, tensors, json.dumps(facts)))
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], facts: str) -> None:
     # Clones: safetensors refuses tensors that share storage (tied embeddings do).
     cpu = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    told = json.dumps(facts)
-    metadata = {"format": str(FORMAT), "facts": told, "sha256": _digest(cpu, told)}
+    metadata = {"format": str(FORMAT), "facts": facts, "sha256": _digest(cpu, facts)}
     with replacing(path) as partial:
         save_file(cpu, partial, metadata=metadata)
 
@@ -126,24 +130,31 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str,
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
+def seed_random(seed: int) -> None:
+    """Seed every random number generator that training draws from."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # it takes no larger ones
+    random.seed(seed)
+
+
 def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The state of every random number generator that training draws from, as (tensors, facts)."""
-    tensors = {"random/torch": torch.get_rng_state()}
+    tensors = {"torch": torch.get_rng_state()}
     if torch.cuda.is_available():
-        tensors["random/cuda"] = torch.cuda.get_rng_state()
+        tensors["cuda"] = torch.cuda.get_rng_state()
     name, keys, position, has_gauss, gauss = np.random.get_state()
-    tensors["random/numpy"] = torch.from_numpy(np.asarray(keys).astype(np.int64))
+    tensors["numpy"] = torch.from_numpy(np.asarray(keys).astype(np.int64))
     facts = {"numpy": [str(name), int(position), int(has_gauss), float(gauss)], "python": random.getstate()}
     return tensors, facts
 
 
 def restore_random_state(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Undo ``random_state``."""
-    torch.set_rng_state(tensors["random/torch"])
-    if "random/cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random/cuda"])
+    torch.set_rng_state(tensors["torch"])
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"])
     name, position, has_gauss, gauss = facts["numpy"]
-    keys = tensors["random/numpy"].numpy().astype(np.uint32)
+    keys = tensors["numpy"].numpy().astype(np.uint32)
     np.random.set_state((name, keys, position, has_gauss, gauss))
     version, values, gauss_next = facts["python"]
     random.setstate((version, tuple(values), gauss_next))

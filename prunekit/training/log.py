@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from prunekit import ranks
 from prunekit.files import write_text, writing
 
 FILE = "train.jsonl"
@@ -48,7 +49,9 @@ class TrainingLog:
         self.stage = stage
         with writing(path):
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a", buffering=1, encoding="utf-8")
+            # The figures of a step are the same in every process; the first one writes them.
+            own = path if ranks.is_first() else Path(os.devnull)
+            self._file = own.open("a", buffering=1, encoding="utf-8")
 
     def add(self, step: int, figures: Mapping[str, float]) -> None:
         """Append one step's figures."""
@@ -58,6 +61,8 @@ class TrainingLog:
     def settle(self) -> None:
         """Return when what was added is on the disk: a checkpoint must not know steps that the log lost."""
         with writing(self.path):
+            if not ranks.is_first():
+                return
             self._file.flush()
             os.fsync(self._file.fileno())
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from prunekit import interrupts
+from prunekit import interrupts, ranks
 from prunekit.progress import Progress
-from prunekit.training import checkpoints
+from prunekit.training import checkpoints, share
 from prunekit.training.stage import Stage
 
 if TYPE_CHECKING:
@@ -57,6 +57,20 @@ class Assessment:
     rank: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What of a step is kept beside what training itself needs.
+
+    Args:
+        figures: numbers for the log.
+        states: by the name of a file in ``checkpoints/``, without the stage's, what to note in it beside the
+            state of all modules.
+    """
+
+    figures: Mapping[str, float] = field(default_factory=dict)
+    states: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
 @dataclass
 class FitResult:
     """How a stage ended: updates done, wall seconds, the best checkpoint's step and rank.
@@ -93,6 +107,8 @@ class Trainer:
         steps: updates done by all stages so far, those before an interruption included.
         warnings: what a report should say of the training, a sentence each without its full stop; methods
             add to it.
+        milestones: how each of a method's milestones fared (``prunekit.learned.milestones``).
+        milestone: where it is set, methods train nothing, but take the state that was kept for it.
     """
 
     def __init__(
@@ -106,6 +122,9 @@ class Trainer:
         self.reused_s = 0.0
         self.steps = 0
         self.warnings: list[str] = []
+        self.milestones: list[dict[str, Any]] = []
+        self.milestone: float | None = None
+        ranks.begin()
         self.device: torch.device = Accelerator().device
 
     @checkpoints.random_state_kept()
@@ -122,12 +141,14 @@ class Trainer:
         after_step: Callable[[int], None] | None = None,
         assess: Callable[[int], Assessment] | None = None,
         assess_every: int | None = None,
+        keep: Callable[[int], Kept] | None = None,
     ) -> FitResult:
         """Train ``model`` in place and return how it went; the best eligible state is loaded at the end.
 
-        Gradients of the model are clipped together; AdamW (betas 0.9, 0.999); the model's learning rate warms
-        up and falls linearly to zero. A signal that the program catches (``prunekit.interrupts``) ends
-        training after the step at work, with its state saved.
+        In several processes each computes its part of every batch. Gradients of the model are clipped
+        together; AdamW (betas 0.9, 0.999); the model's learning rate warms up and falls linearly to zero. A
+        signal that the program catches (``prunekit.interrupts``) ends training after the step at work, with
+        its state saved.
 
         Args:
             stage: name of the stage, unique in the run.
@@ -140,6 +161,7 @@ class Trainer:
             after_step: called after each update with the number of updates done.
             assess: called every ``assess_every`` updates and at the end.
             assess_every: updates; none means at the end only.
+            keep: called after each update, after ``after_step``; what it says is kept at once.
 
         Raises:
             TrainingError: if the loss, one of its terms, a gradient or a state to be saved is not finite.
@@ -150,6 +172,7 @@ class Trainer:
             self, stage, model, task, spec, groups, {"model": model, **(modules or {})}, accelerator
         )
         state.resume()
+        loss = share.reduced(loss, state.modules.values(), state.own)
         model.train()
         with (
             state.log(),
@@ -162,6 +185,8 @@ class Trainer:
                 figures = state.update(batches, loss)
                 if after_step:
                     after_step(state.done)
+                if keep:
+                    figures |= state.keep(keep(state.done))
                 state.finish_step(figures, assess, assess_every)
                 advance(1, loss=figures["loss"])
         model.eval()
@@ -179,6 +204,6 @@ def task_loss(model: nn.Module) -> Loss:
     """The model's own loss on a batch."""
 
     def loss(batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
-        return model(**batch).loss, {}
+        return share.of_labels(model(**batch).loss, batch), {}
 
     return loss

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import signal as signals
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +16,17 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from prunekit import interrupts
+from prunekit import interrupts, ranks
 from prunekit.errors import CheckpointError, TrainingError
 from prunekit.files import writing
-from prunekit.training import checkpoints, guards
+from prunekit.training import checkpoints, guards, share
 from prunekit.training.batches import bucketed_batches, total_steps
 from prunekit.training.log import TrainingLog
 
 if TYPE_CHECKING:
     from prunekit.recipe import StageSpec
     from prunekit.tasks.base import Task
-    from prunekit.training.loop import Assessment, Batch, Loss, ParameterGroup, Trainer
+    from prunekit.training.loop import Assessment, Batch, Kept, Loss, ParameterGroup, Trainer
 
 
 class Stage:
@@ -109,7 +110,7 @@ class Stage:
             )
             loader: Iterable[Batch] = DataLoader(
                 self.examples,  # type: ignore[arg-type]
-                batch_sampler=batches[skip:],
+                batch_sampler=[ranks.dealt(batch) for batch in batches[skip:]],
                 collate_fn=self.task.collate,
                 generator=torch.Generator(),  # else a resumed epoch draws one global random number more
             )
@@ -126,12 +127,14 @@ class Stage:
         """One optimiser step over the micro-batches; the figures are their means."""
         sums: dict[str, float] = {}
         for batch in batches:
-            with self.accelerator.autocast():
-                value, figures = loss(batch, self.done)
-            self.accelerator.backward(value / len(batches))
+            with share.reducing(loss, last=batch is batches[-1]):
+                with self.accelerator.autocast():
+                    value, figures = loss(batch, self.done)
+                self.accelerator.backward(value / len(batches))
             for name, figure in {"loss": value, **figures}.items():
                 number = figure.item() if isinstance(figure, Tensor) else figure
                 sums[name] = sums.get(name, 0.0) + number / len(batches)
+        sums = share.averaged(sums)
         # The norm before the clipping: clipping by a norm that is NaN would leave no gradient to look at.
         norm = guards.gradient_norm(self.trained)
         self._check_step(sums, float(norm), batches)
@@ -191,11 +194,12 @@ class Stage:
                 self.save(unjudged=figures)
                 raise self._stopped(stop) from None
         self._log.add(self.done, figures)
-        signal = interrupts.asked()
+        # Whichever process was told: all have to stop after the same step.
+        signal = ranks.greatest(interrupts.asked() or 0)
         if signal or last or self.done % self.spec.checkpoint_every == 0:
             self.save()
         if signal:
-            raise self._stopped(interrupts.Interrupted(signal))
+            raise self._stopped(interrupts.Interrupted(signals.Signals(signal)))
 
     def _stopped(self, stop: interrupts.Interrupted) -> interrupts.Interrupted:
         saved = f" after step {self.done} of {self.steps} of {self.name}, whose state is saved"
@@ -206,7 +210,8 @@ class Stage:
         # Measuring must not change training: an evaluation that draws random numbers would.
         with checkpoints.random_state_kept():
             self.model.eval()
-            with interrupts.let_through():
+            # Several processes answer together, so that none may leave in the middle.
+            with interrupts.let_through() if ranks.count() == 1 else nullcontext():
                 found = assess(self.done)
             self.model.train()
         if found.eligible and (self.best_step is None or found.rank > self.best_rank):
@@ -217,6 +222,15 @@ class Stage:
             checkpoints.save_tensors(self._path("next"), tensors, {"step": self.done})
         self.figures = dict(found.figures)
         return self.figures
+
+    def keep(self, found: Kept) -> dict[str, float]:
+        """Save the states that are to be kept of this step; the figures are for the log."""
+        if found.states:
+            self._check_state()
+        for name, noted in found.states.items():
+            tensors = checkpoints.module_state(self.modules)
+            checkpoints.save_tensors(self._path(name), tensors, {"step": self.done, **noted})
+        return dict(found.figures)
 
     def load_best(self) -> None:
         """Put the best eligible state back into the modules, if there is one.
@@ -246,7 +260,7 @@ class Stage:
         """
         self._check_state()
         self._log.settle()
-        random_tensors, random_facts = checkpoints.random_state()
+        random = ranks.gathered(checkpoints.random_state())
         tensors = checkpoints.module_state(self.modules) | checkpoints.optimizer_state(self.optimizer)
         facts = {
             "step": self.done,
@@ -255,11 +269,13 @@ class Stage:
             "best_rank": self.best_rank,
             "figures": self.figures,
             "unjudged": unjudged,
-            "random": random_facts,
+            "random": [own_facts for _, own_facts in random],
         }
-        checkpoints.save_tensors(self._path("last"), tensors | random_tensors, facts)
+        for rank, (drawn, _) in enumerate(random):
+            tensors |= {f"random/{rank}/{name}": state for name, state in drawn.items()}
+        checkpoints.save_tensors(self._path("last"), tensors, facts)
         self.saved = self.done
-        self._settle_best()
+        ranks.from_first(self._settle_best)
 
     def _settle_best(self) -> None:
         """Make the newest best state the best one, now that the last checkpoint speaks of it."""
@@ -277,10 +293,12 @@ class Stage:
         Raises:
             CheckpointError: if the checkpoint is damaged or of another format.
         """
+        ranks.wait()
         path = self._path("last")
+        # Masks are drawn by the first process, dropout by each.
+        checkpoints.seed_random(self.trainer.seed + ranks.index())
         if not path.exists():
-            self._path("next").unlink(missing_ok=True)
-            torch.manual_seed(self.trainer.seed)
+            ranks.from_first(lambda: self._path("next").unlink(missing_ok=True))
             return
         tensors, facts = checkpoints.load_tensors(path)
         checkpoints.load_module_state(self.modules, tensors)
@@ -291,8 +309,11 @@ class Stage:
         self.best_step = facts["best_step"]
         self.best_rank = tuple(facts["best_rank"])
         self.figures, self.unjudged = facts["figures"], facts["unjudged"]
-        checkpoints.restore_random_state(tensors, facts["random"])
-        self._settle_best()
+        if ranks.index() < len(facts["random"]):  # the run may go on with more processes
+            start = f"random/{ranks.index()}/"
+            drawn = {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}
+            checkpoints.restore_random_state(drawn, facts["random"][ranks.index()])
+        ranks.from_first(self._settle_best)
 
     @contextmanager
     def log(self) -> Iterator[None]:
