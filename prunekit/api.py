@@ -16,6 +16,7 @@ from prunekit import determinism, pipeline
 from prunekit.comparison.request import Request
 from prunekit.comparison.request import compare as run_comparison
 from prunekit.errors import ComparisonError, PlanError, RecipeError
+from prunekit.milestones import with_milestones
 from prunekit.plugins import get_registry
 from prunekit.progress import Progress
 from prunekit.pruning.plan import PruningPlan
@@ -44,6 +45,7 @@ def prune(
     out: str | Path | None = None,
     seed: int | None = None,
     settings: Mapping[str, Any] | None = None,
+    save_at: Sequence[float] = (),
     deterministic: bool = False,
     progress: bool = True,
 ) -> Report:
@@ -59,6 +61,8 @@ def prune(
             recipe without a file, its task's with a digest of the recipe.
         seed: in place of the recipe's.
         settings: recipe keys to change, such as ``{"budget.sparsity": 0.5}``.
+        save_at: milestones, sparsities below the budget's at each of which a model is saved on the way; for
+            methods that learn masks.
         deterministic: whether to use only kernels that repeat bit for bit, on a GPU too.
         progress: whether to draw bars, on a terminal or in a notebook.
 
@@ -72,7 +76,10 @@ def prune(
     registry = get_registry()
     changed = {**(settings or {}), **({} if seed is None else {"seed": seed})}
     loaded = load_recipe(recipe, changed, registry=registry)
-    label = resolve_method(loaded, method, registry).label
+    chosen = resolve_method(loaded, method, registry)
+    label = chosen.label
+    if save_at:
+        loaded = with_milestones(loaded, chosen, save_at, registry=registry)
     folder = RUNS / f"{recipe_name(recipe, loaded)}-{label}" if out is None else Path(out)
     with determinism.deterministic(deterministic):
         return Report(pipeline.run(loaded, label, folder, registry=registry, progress=_progress(progress)))

@@ -72,6 +72,19 @@ def check() -> None:
             )
 
 
+def refuse(command: str) -> None:
+    """Refuse a command that shares no work, if several processes were launched with it.
+
+    Raises:
+        PrunekitError: if so.
+    """
+    if launched() > 1:
+        raise PrunekitError(
+            f"`{command}` was launched as {launched()} processes, and would do everything {launched()} times."
+            " Start it without a launcher; only prune and finetune share work between processes."
+        )
+
+
 def begin() -> None:
     """Meet the other processes, if there are any; whatever below needs them does it by itself."""
     if count() == 1:

@@ -18,7 +18,7 @@ from prunekit.errors import BudgetError, ComparisonError, RecipeError, RunFolder
 from prunekit.progress import Progress
 from prunekit.training.stage import Stage
 
-pytestmark = pytest.mark.usefixtures("module_on_one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_on_one_thread")]
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ import pytest
 from browser import browser
 from fences import ROOT
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["browser"]
 
 # What a page loads by itself; links are for the reader to follow.

@@ -17,7 +17,7 @@ from prunekit.pruning.plan import PruningPlan
 from prunekit.reports.doctor import render_markdown
 from prunekit.testing.tiny import tiny_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 NO_MEMORY = "out of memory: ask for a smaller batch or length, or fewer models at a time."
 

@@ -32,7 +32,7 @@ TEACHER = {
 TASK = {"name": "copy", "train_examples": 1000, "letters": 8}
 
 
-pytestmark = pytest.mark.usefixtures("module_on_one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_on_one_thread")]
 
 
 def teacher_recipe(folder: Path, **train):

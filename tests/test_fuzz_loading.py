@@ -6,6 +6,8 @@ import pytest
 from fuzz_loading import FuzzError, fuzz, take_plan, take_recipe, warm_up, watched
 from hostile_texts import random_plan, random_recipe
 
+pytestmark = pytest.mark.slow
+
 COUNT = 10_000
 
 

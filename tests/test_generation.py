@@ -44,7 +44,7 @@ CASES = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("exact_norm")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("exact_norm")]
 
 
 def generate(model, inputs, **settings):

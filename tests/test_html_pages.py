@@ -12,6 +12,8 @@ from page_calls import HOSTILE, KEEP, STRUCTURE, comparison_page, run_page
 
 from prunekit.reports.page import Cell, render_page
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run_text():

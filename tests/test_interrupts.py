@@ -23,7 +23,7 @@ from prunekit.interrupts import Interrupted
 from prunekit.recipe import dump_recipe
 from prunekit.training import checkpoints
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
 GO_ON = "Give the same command again to go on."

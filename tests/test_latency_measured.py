@@ -14,6 +14,8 @@ from prunekit.pruning.plan import PruningPlan
 from prunekit.recipe import SpeedSpec
 from prunekit.testing.tiny import tiny_model
 
+pytestmark = pytest.mark.slow
+
 SPEC = SpeedSpec(batch_size=2, input_tokens=6, num_beams=2, new_tokens=3, rounds=12, warmup=1, threads=1)
 CPU = torch.device("cpu")
 

@@ -18,7 +18,7 @@ from prunekit.pruning.cost import sparsity
 from prunekit.pruning.plan import PruningPlan
 from prunekit.pruning.verify import verify
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 # A run

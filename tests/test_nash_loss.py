@@ -18,7 +18,7 @@ from toy_task import copy_task
 from prunekit.pruning.layers import select_layers
 from prunekit.pruning.plan import PruningPlan
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 BOTH = pytest.mark.parametrize("name", ["t5", "bart"])
 

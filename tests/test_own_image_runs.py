@@ -17,7 +17,7 @@ from prunekit.image_processor import ImageProcessor, takes_images
 from prunekit.models import load_model
 from prunekit.plugins import get_registry
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 # Image processors

@@ -17,7 +17,7 @@ from prunekit.models import load_model
 from prunekit.pruning.plan import PruningPlan
 from prunekit.recipe import EvaluateSpec, SpeedSpec, TaskSpec, load_recipe
 
-pytestmark = pytest.mark.usefixtures("module_on_one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_on_one_thread")]
 
 
 @pytest.fixture(scope="module")

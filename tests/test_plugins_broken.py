@@ -12,6 +12,8 @@ from cli_calls import call_main
 from prunekit import plugins
 from prunekit.cli import app
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """\
 version: 1
 model: embedded:bert-gloss

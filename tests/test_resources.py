@@ -18,7 +18,7 @@ from prunekit.errors import PrunekitError, RunFolderError
 from prunekit.measure.environment import environment_record
 from prunekit.recipe import resolve_method
 
-pytestmark = pytest.mark.usefixtures("module_on_one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_on_one_thread")]
 
 
 @pytest.fixture(scope="module")

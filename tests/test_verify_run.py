@@ -19,7 +19,7 @@ from prunekit.pruning.plan import PruningPlan
 from prunekit.testing.tiny import tiny_model
 from prunekit.verify_run import verify_runs
 
-pytestmark = pytest.mark.usefixtures("module_on_one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_on_one_thread")]
 
 
 @pytest.fixture(scope="module")

@@ -155,8 +155,8 @@ def _check(target: PrunableModel, budget: BudgetSpec, config: NashConfig) -> Non
     if budget.metric == "latency" and config.save_at:
         raise BudgetError(
             "nash: save_at names sparsities of the encoder, but a latency budget chooses that by time, with "
-            "the decoder's depth. Write budget.sparsity and decoder_layers, or leave out save_at and run each "
-            "ratio with `prunekit compare --sweep budget.ratio=...`."
+            "the decoder's depth. Write budget.sparsity and decoder_layers, or leave out save_at and run "
+            "each ratio with `prunekit compare --sweep budget.ratio=...`."
         )
     if budget.metric == "latency" and config.selection == "auto":
         raise BudgetError(

@@ -140,9 +140,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-_IN_PROCESSES = ("prune", "finetune")
-
-
 @app.callback()
 def _options(
     ctx: typer.Context,
@@ -154,12 +151,8 @@ def _options(
 ) -> None:
     # Both options act elsewhere: in _Guarded and in _print_version.
     ranks.check()
-    if ranks.count() > 1 and ctx.invoked_subcommand not in _IN_PROCESSES:
-        raise PrunekitError(
-            f"`prunekit {ctx.invoked_subcommand}` was launched as {ranks.count()} processes, and would do "
-            f"everything {ranks.count()} times. Start it without a launcher; only "
-            f"{' and '.join(_IN_PROCESSES)} share work between processes."
-        )
+    if ctx.invoked_subcommand not in ("prune", "finetune"):
+        ranks.refuse(f"prunekit {ctx.invoked_subcommand}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prunekit import ranks
 from prunekit.cli.output import AsJson, make_console, print_figures, print_json
 from prunekit.runfolder import RUNS, recipe_name
 
@@ -79,6 +80,7 @@ def prune(
             f"{recipe_file} has no label {chosen.label}; running that method with its defaults.", err=True
         )
     if dry_run:
+        ranks.refuse("prunekit prune --dry-run")
         expected = pipeline.dry_run(recipe, chosen.label, registry=registry)
         (print_json if as_json else print_figures)(expected)
         return

@@ -51,7 +51,7 @@ def verify(
     Raises:
         VerificationError: if they differ by more than the tolerance, or generate different tokens.
     """
-    exact = type(target)(deepcopy(target.model).double().cpu().eval(), target.adapter)
+    exact = type(target)(deepcopy(target.model).cpu().double().eval(), target.adapter)
     exact_pruned = exact.pruned(plan)
     single = type(target)(deepcopy(target.model).float().cpu().eval(), target.adapter)
     single_pruned = type(target)(deepcopy(pruned.model).float().cpu().eval(), target.adapter)

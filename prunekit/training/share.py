@@ -1,8 +1,8 @@
 """One update in several processes: each computes its part of every batch, and gradients are averaged.
 
-A part weighs as many examples as it has, so an update is that of one process with the whole batch wherever the
-loss is a mean over examples. Terms that are means over tokens are weighted by those here. Where there is one
-process, everything hands back what it is given.
+A part weighs as many examples as it has, so an update is that of one process with the whole batch wherever
+the loss is a mean over examples. Terms that are means over tokens are weighted by those here. Where there is
+one process, everything hands back what it is given.
 """
 
 from __future__ import annotations
