@@ -276,6 +276,11 @@ def results(make: str, *names: str) -> Callable[[], str]:
     return lambda: str(runpy.run_path(str(ROOT / "docs/results.py"))[make](*names))
 
 
+def scaling(make: str) -> Callable[[], str]:
+    """A block of docs/scaling.py."""
+    return lambda: str(runpy.run_path(str(ROOT / "docs/scaling.py"))[make]())
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "adapters": adapter_table,
     "adapter-rules": lambda: rule_table(ADAPTER_RULES),
@@ -299,6 +304,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "results-g2p": results("full", "g2p"),
     "results-gloss": results("full", "gloss"),
     "results-g2p-headline": results("headline", "g2p"),
+    **{f"scaling-{make}": scaling(make) for make in ("curves", "processes", "memory", "devices")},
     "stack-fields": lambda: documented_fields(StackTable),
     "sublayer-fields": lambda: documented_fields(SublayerTable),
     "evaluation-fields": lambda: documented_fields(Evaluation),

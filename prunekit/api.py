@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import ValidationError
 
-from prunekit import pipeline
+from prunekit import determinism, pipeline
 from prunekit.comparison.request import Request
 from prunekit.comparison.request import compare as run_comparison
 from prunekit.errors import ComparisonError, PlanError, RecipeError
+from prunekit.milestones import with_milestones
 from prunekit.plugins import get_registry
 from prunekit.progress import Progress
 from prunekit.pruning.plan import PruningPlan
@@ -44,6 +45,8 @@ def prune(
     out: str | Path | None = None,
     seed: int | None = None,
     settings: Mapping[str, Any] | None = None,
+    save_at: Sequence[float] = (),
+    deterministic: bool = False,
     progress: bool = True,
 ) -> Report:
     """Prune a model as a recipe says, recover it, and measure it; ``prunekit prune``.
@@ -58,6 +61,9 @@ def prune(
             recipe without a file, its task's with a digest of the recipe.
         seed: in place of the recipe's.
         settings: recipe keys to change, such as ``{"budget.sparsity": 0.5}``.
+        save_at: milestones, sparsities below the budget's at each of which a model is saved on the way; for
+            methods that learn masks.
+        deterministic: whether to use only kernels that repeat bit for bit, on a GPU too.
         progress: whether to draw bars, on a terminal or in a notebook.
 
     Returns:
@@ -70,9 +76,13 @@ def prune(
     registry = get_registry()
     changed = {**(settings or {}), **({} if seed is None else {"seed": seed})}
     loaded = load_recipe(recipe, changed, registry=registry)
-    label = resolve_method(loaded, method, registry).label
+    chosen = resolve_method(loaded, method, registry)
+    label = chosen.label
+    if save_at:
+        loaded = with_milestones(loaded, chosen, save_at, registry=registry)
     folder = RUNS / f"{recipe_name(recipe, loaded)}-{label}" if out is None else Path(out)
-    return Report(pipeline.run(loaded, label, folder, registry=registry, progress=_progress(progress)))
+    with determinism.deterministic(deterministic):
+        return Report(pipeline.run(loaded, label, folder, registry=registry, progress=_progress(progress)))
 
 
 def compare(
@@ -84,6 +94,7 @@ def compare(
     reference: str | None = None,
     out: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
+    deterministic: bool = False,
     progress: bool = True,
 ) -> Comparison:
     """Compare pruning methods: the same examples and seeds, all models timed together; ``prunekit compare``.
@@ -100,6 +111,7 @@ def compare(
         reference: the row that all others are compared with; the dense model by default.
         out: the comparison's folder; ``runs/compare-RECIPE`` or ``runs/comparison`` by default.
         settings: recipe keys to change.
+        deterministic: whether to use only kernels that repeat bit for bit, on a GPU too.
         progress: whether to draw bars and say how each run went.
 
     Returns:
@@ -118,6 +130,7 @@ def compare(
         reference=reference,
         out=None if out is None else Path(out),
         settings=settings or {},
+        deterministic=deterministic,
     )
     refused = request.refused() + (["only"] if request.kind == "stored" and only else [])
     if refused:

@@ -12,6 +12,7 @@ import yaml
 
 from prunekit.errors import CheckpointError
 from prunekit.files import write_text
+from prunekit.manifest import check_read
 from prunekit.models import EMBEDDED, quiet_loading, resolve
 from prunekit.reports.card import model_card
 from prunekit.reports.card_data import BaseCard, repositories
@@ -31,6 +32,7 @@ def write_card(run: Path) -> None:
     Args:
         run: the run's folder, with ``report.json`` and ``model/``.
     """
+    check_read(run, "report.json", "model/config.json")
     text = (run / "report.json").read_text(encoding="utf-8")
     mark, path = _MARK.format(sha256(text)[:12]), run / "model" / CARD
     if path.is_file():

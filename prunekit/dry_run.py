@@ -10,6 +10,8 @@ from prunekit.heads import check_head, load_to_train
 from prunekit.models import load_model, load_processor
 from prunekit.pruning.target import PrunableModel, find_adapter
 from prunekit.recipe import BudgetSpec, Recipe, StageSpec, TeacherSpec, resolve_method
+from prunekit.rehearsal import memory_estimate
+from prunekit.resources import disk_estimate
 from prunekit.tasks.answering import check_split
 from prunekit.tasks.base import Task, make_task
 from prunekit.training.batches import total_steps
@@ -30,6 +32,8 @@ def dry_run(recipe: Recipe, label: str | None, *, registry: Registry) -> dict[st
     check_split(task.name, recipe.evaluate.split, task.splits)
     target = PrunableModel(model, find_adapter(model, registry.adapters))
     method.method_class.info.check_model(target)
+    # Before anything else, since data that is loaded already would not be seen.
+    memory = memory_estimate(target, task, recipe, method)
     lengths = target.lengths(budget.macs, task)
     counted = {"dense": count_macs(model, example(model, lengths)), "length": lengths.source}
     if lengths.target:
@@ -50,6 +54,8 @@ def dry_run(recipe: Recipe, label: str | None, *, registry: Registry) -> dict[st
             "train": _steps(task, method.train) if method.method_class.info.trains else 0,
             "recover": _steps(task, method.recover),
         },
+        "memory_mib": memory,
+        "disk_mib": disk_estimate(model.num_parameters(), method),
     }
 
 

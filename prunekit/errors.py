@@ -55,3 +55,7 @@ class VerificationError(PrunekitError):
 
 class ComparisonError(PrunekitError):
     """Runs that cannot be compared fairly, or a question that their comparison cannot answer."""
+
+
+class OtherProcessError(PrunekitError):
+    """Another process of the same run failed, and has said why; this one ends with it."""

@@ -11,7 +11,8 @@ from prunekit.measure.environment import environment_record
 from prunekit.models import load_processor, new_model, save_model
 from prunekit.progress import Progress
 from prunekit.recipe import NewModel, Recipe, TeacherSpec, TrainSpec, dump_recipe
-from prunekit.runfolder import RunFolder
+from prunekit.resources import lower_if_out_of_memory
+from prunekit.runfolder import RunFolder, one_writer
 from prunekit.tasks.answering import check_split
 from prunekit.tasks.base import Task, make_task, settled
 from prunekit.training.loop import Assessment, FitResult, Trainer, task_loss
@@ -45,10 +46,12 @@ def finetune(
         PrunekitError: if model, task or folder cannot be used, or training fails.
     """
     recipe = recipe.model_copy(update={"task": settled(recipe.task, registry)})
-    run = RunFolder(out, dump_recipe(recipe))
-    processor = load_processor(recipe.model.processor if isinstance(recipe.model, NewModel) else recipe.model)
-    task = make_task(recipe.task, processor, registry)
-    return train_model(recipe, task, processor, run, progress or Progress(quiet=True))
+    with one_writer(out):
+        run = RunFolder(out, dump_recipe(recipe))
+        model = recipe.model
+        processor = load_processor(model.processor if isinstance(model, NewModel) else model)
+        task = make_task(recipe.task, processor, registry)
+        return train_model(recipe, task, processor, run, progress or Progress(quiet=True))
 
 
 def train_model(
@@ -95,6 +98,7 @@ def train_model(
     return run.stage("finetune", train)
 
 
+@lower_if_out_of_memory("training")
 def _fit(recipe: Recipe, spec: TrainSpec, model: PreTrainedModel, task: Task, trainer: Trainer) -> FitResult:
     def assess(step: int) -> Assessment:
         found = task.evaluate(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunekit.errors import CheckpointError, UnsupportedModelError
-from prunekit.models import load_model, model_class, not_loaded, quiet_loading, resolve
+from prunekit.model_fit import check_finite, check_fit
+from prunekit.models import load_config, load_model, model_class, not_loaded, quiet_loading, resolve
 from prunekit.pruning.auto import choices
 from prunekit.tasks.base import Task
 from prunekit.tasks.label_map import in_order, model_names
@@ -57,13 +59,7 @@ def load_to_train(name: str, task: Task, *, seed: int) -> PreTrainedModel:
         UnsupportedModelError: if its architecture has no head for the task.
         DataError: if it does not fit the task otherwise.
     """
-    from transformers import AutoConfig
-
-    try:
-        with quiet_loading():
-            config = AutoConfig.from_pretrained(resolve(name))
-    except (OSError, ValueError) as error:
-        raise not_loaded(name, error) from error
+    config = load_config(name)
     heads = choices(task.auto_class, type(config))
     if not heads:
         raise UnsupportedModelError(
@@ -106,6 +102,9 @@ def _no_report() -> Iterator[None]:
 def _with_new_head(name: str, head: Any, config: Any, wanted: dict[str, Any], seed: int) -> PreTrainedModel:
     import torch
 
+    source = Path(resolve(name))
+    if source.is_dir():
+        check_fit(model_class(config), config, source, strict=False)
     config.update(wanted)
     torch.manual_seed(seed)
     try:
@@ -115,6 +114,7 @@ def _with_new_head(name: str, head: Any, config: Any, wanted: dict[str, Any], se
                 config=config,
                 dtype=torch.float32,
                 use_safetensors=True,  # other weight files are pickles, which run code when read
+                trust_remote_code=False,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
@@ -129,6 +129,7 @@ def _with_new_head(name: str, head: Any, config: Any, wanted: dict[str, Any], se
             f"{', '.join(body[:3])}{', ...' if len(body) > 3 else ''} ({len(body)} in all). Use a checkpoint "
             f"that {head.__name__} can start from."
         )
+    check_finite(model, name)
     if new:
         _log.info("%s gets a new head for the task (%s), random until it is trained.", name, ", ".join(new))
     return model.eval()

@@ -38,7 +38,10 @@ class ImageProcessor:
         from transformers.utils.hub import cached_file
 
         path = cached_file(str(name), SETTINGS_FILE)
-        return cls(json.loads(Path(path).read_text(encoding="utf-8")), str(name))
+        settings = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
+            raise ValueError(f"{SETTINGS_FILE} holds no JSON object")
+        return cls(settings, str(name))
 
     def save_pretrained(self, folder: Path) -> None:
         """Write the settings into a folder, for ``AutoImageProcessor`` of transformers as well."""
@@ -65,4 +68,5 @@ def takes_images(name: str) -> bool:
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
-    return AutoConfig.from_pretrained(name).model_type in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    return config.model_type in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from prunekit import ranks
 from prunekit.achieved import achieved, macs, structure_rows
 from prunekit.card import write_card
 from prunekit.evaluations import FOLDER as EVALUATIONS
@@ -18,13 +20,15 @@ from prunekit.heads import check_head
 from prunekit.latency.measured import MeasuredStopwatch
 from prunekit.measure.environment import environment_record
 from prunekit.measure.speed import as_pair, measure_speed, random_inputs
-from prunekit.models import load_model, load_processor, save_model
+from prunekit.milestones import export
+from prunekit.models import load_model, load_processor, model_fingerprint, save_model
 from prunekit.pruning.plan import PruningPlan
 from prunekit.pruning.target import PrunableModel, find_adapter
 from prunekit.pruning.verify import reload_difference, verify
-from prunekit.recipe import MethodEntry, Recipe, ResolvedMethod, SpeedSpec, dump_recipe
+from prunekit.recipe import BudgetSpec, MethodEntry, Recipe, ResolvedMethod, SpeedSpec, dump_recipe
 from prunekit.reports.run import render_markdown
 from prunekit.reports.run_page import render_run_page
+from prunekit.resources import check_disk, disk_estimate, lower_if_out_of_memory
 from prunekit.runfolder import RunFolder, sha256, training_log
 from prunekit.tasks.answering import check_split
 from prunekit.tasks.base import Task, make_task
@@ -47,6 +51,7 @@ class Results(NamedTuple):
     planned: dict[str, Any]
     recovered: dict[str, Any]
     quality: dict[str, Any]
+    milestones: dict[str, Any]
 
 
 class Job:
@@ -85,17 +90,19 @@ class Job:
         method.method_class.info.check_model(self.dense)
         self.distribution = registry.origins["methods"][method.method_class.info.name].distribution
         self.folder = RunFolder(out, dump_recipe(self.recipe))
+        check_disk(out, disk_estimate(model.num_parameters(), method)["peak"])
         self.folder.same("data", self.task.fingerprint(), "data")
         self.trainer = Trainer(out, method.train, seed=recipe.seed, progress=progress)
         self.device = self.trainer.device
 
     def results(self) -> Results:
         """Plan, cut, recover and score; a stage whose file is there is not done again."""
-        return Results(
-            planned=self.folder.stage("verify", self.prune),
-            recovered=self.folder.stage("recover", self.recover),
-            quality=self.folder.stage("quality", self.quality),
-        )
+        planned = self.folder.stage("verify", self.prune)
+        recovered = self.folder.stage("recover", self.recover)
+        quality = self.folder.stage("quality", self.quality)
+        fared = planned.get("milestones", [])
+        milestones = self.folder.stage("milestones", lambda: export(self, fared)) if fared else {}
+        return Results(planned, recovered, quality, milestones)
 
     def finish(self, results: Results, speed: Mapping[str, Any] | None) -> dict[str, Any]:
         """Write the report, as data and as pages, and the model's card.
@@ -106,11 +113,15 @@ class Job:
         """
         plan = PruningPlan.load(self.out / "plan.json")
         report = self.folder.stage("report", lambda: self._report(plan, results, speed))
+        ranks.from_first(lambda: self._write_pages(report, plan))
+        return report
+
+    def _write_pages(self, report: dict[str, Any], plan: PruningPlan) -> None:
         write_text(self.out / "report.md", render_markdown(report))
         write_text(self.out / "report.html", render_run_page(report, plan.keep, training_log(self.out)))
         write_card(self.out)
-        return report
 
+    @lower_if_out_of_memory("planning")
     def prune(self) -> dict[str, Any]:
         """Plan, cut, check that the cut model is the masked one, and save it."""
         method = self.method
@@ -126,33 +137,49 @@ class Job:
                 progress=self.progress,
             )
         chosen = method.method_class(method.config).plan(target, self.task, method.budget, self.trainer)
+        plan, pruned = self.cut(target, chosen, method.budget)
+        plan.save(self.out / "plan.json")
+        certificate = verify(target, pruned, plan, self.batch(8))
+        save_model(pruned.model, self.processor, self.out / "checkpoints" / "pruned")
+        return {
+            **certificate,
+            "train_steps": self.trainer.steps,
+            "reused_s": round(self.trainer.reused_s, 1),
+            "warnings": list(self.trainer.warnings),
+            **({"milestones": self.trainer.milestones} if self.trainer.milestones else {}),
+            "plan_s": self._seconds_since(started),
+        }
+
+    def cut(
+        self, target: PrunableModel, chosen: PruningPlan, budget: BudgetSpec
+    ) -> tuple[PruningPlan, PrunableModel]:
+        """The model that a method's plan leaves, and that plan with all that it is to tell.
+
+        Args:
+            target: the model with the weights to cut.
+            chosen: what the method has planned.
+            budget: what that was for.
+        """
         pruned = target.pruned(chosen)
         plan = chosen.model_copy(
             update={
                 "model_type": self.dense.adapter.model_type,
                 "base_model": self.name,
                 "base_config_sha256": sha256(self.dense.model.config.to_json_string()),
-                "method": method.method_class.info.name,
+                "method": self.method.method_class.info.name,
                 "method_version": self.distribution,
                 "recipe_sha256": self.folder.recipe_sha256,
-                "budget": method.budget.model_dump(),
+                "budget": budget.model_dump(),
                 "achieved": {
                     **chosen.achieved,
-                    **achieved(target, chosen, method.budget, self.task),
-                    "macs": macs(target, pruned, chosen, method.budget, self.task),
+                    **achieved(target, chosen, budget, self.task),
+                    "macs": macs(target, pruned, chosen, budget, self.task),
                 },
             }
         )
-        plan.save(self.out / "plan.json")
-        certificate = verify(target, pruned, plan, self._batch(8))
-        save_model(pruned.model, self.processor, self.out / "checkpoints" / "pruned")
-        return {
-            **certificate,
-            "train_steps": self.trainer.steps,
-            "reused_s": round(self.trainer.reused_s, 1),
-            "plan_s": self._seconds_since(started),
-        }
+        return plan, pruned
 
+    @lower_if_out_of_memory("recovering")
     def recover(self) -> dict[str, Any]:
         """Train what is left, and save the model that everything after this loads."""
         started = time.perf_counter()
@@ -160,13 +187,14 @@ class Job:
         result = recover(model, self.dense.model, self.task, self.method.recover, self.trainer)
         final = self.out / "model"
         save_model(model, self.processor, final)
-        difference = reload_difference(model, load_model(str(final)), self._batch(8))
+        difference = reload_difference(model, load_model(str(final)), self.batch(8))
         return {
             "steps": result.steps,
             "reload_max_abs": difference,
             "recover_s": self._seconds_since(started),
         }
 
+    @lower_if_out_of_memory("evaluating")
     def quality(self) -> dict[str, Any]:
         """Score the dense and the saved model on the same examples, and keep what each answered."""
         started = time.perf_counter()
@@ -200,8 +228,12 @@ class Job:
             "evaluate_s": round(time.perf_counter() - started, 1),
         }
 
+    @lower_if_out_of_memory("timing")
     def speed(self) -> dict[str, Any]:
-        """Time the dense and the saved model, interleaved, at the recipe's setting."""
+        """Time the dense and the saved model, interleaved, at the recipe's setting; one process does."""
+        return ranks.from_first(self._timed)
+
+    def _timed(self) -> dict[str, Any]:
         started = time.perf_counter()
         spec = timing_settings(self.recipe.speed, self.task)
         models = {"dense": self.dense.model.to(self.device), "pruned": self._saved().to(self.device)}
@@ -211,12 +243,11 @@ class Job:
 
     def _report(self, plan: PruningPlan, results: Results, speed: Mapping[str, Any] | None) -> dict[str, Any]:
         """Requested, achieved and measured, from the stages' results."""
-        planned, recovered, quality = results
+        planned, recovered, quality, milestones = results
         environment = environment_record()
-        taken = {**planned, **recovered, **quality, **(speed or {})}
-        stages: dict[str, float] = {
-            name: taken[name] for name in ("plan_s", "recover_s", "evaluate_s", "speed_s") if name in taken
-        }
+        taken = {**planned, **recovered, **quality, **milestones, **(speed or {})}
+        names = ("plan_s", "recover_s", "evaluate_s", "milestones_s", "speed_s")
+        stages: dict[str, float] = {name: taken[name] for name in names if name in taken}
         if planned["reused_s"]:
             stages["reused_s"] = planned["reused_s"]
         return {
@@ -229,23 +260,33 @@ class Job:
             "base_config_sha256": plan.base_config_sha256,
             "task": self.recipe.task.name,
             "data": self.task.fingerprint(),
+            "fingerprint": self._fingerprint(plan),
             "seed": self.recipe.seed,
             "requested": self.method.budget.model_dump(),
             "achieved": plan.achieved,
             "structure": structure_rows(self.dense, plan),
             "quality": _without(quality, "evaluate_s"),
             "speed": _without(speed, "speed_s") if speed else None,
+            **({"milestones": milestones["rows"]} if milestones else {}),
             "verify": {
-                **_without(planned, "plan_s", "reused_s", "train_steps"),
+                **_without(planned, "plan_s", "reused_s", "train_steps", "warnings", "milestones"),
                 "reload_max_abs": recovered["reload_max_abs"],
             },
             "stages": stages,
             "recovery_steps": recovered["steps"],
             "train_steps": planned["train_steps"] + recovered["steps"],
             "auto_class": self.task.auto_class,
-            "warnings": _warnings(self.method, plan, recovered),
+            "warnings": [*planned["warnings"], *_warnings(self.method, plan, recovered)],
             "recipe": self.recipe.model_dump(mode="json"),
             "environment": environment,
+        }
+
+    def _fingerprint(self, plan: PruningPlan) -> dict[str, str | None]:
+        data = self.task.fingerprint()
+        return {
+            "model": model_fingerprint(self.name),
+            "recipe": plan.recipe_sha256,
+            "data": sha256(json.dumps(data, sort_keys=True)) if data else None,
         }
 
     def _seconds_since(self, started: float) -> float:
@@ -256,7 +297,8 @@ class Job:
     def _saved(self) -> Any:
         return load_model(str(self.out / "model"))
 
-    def _batch(self, size: int) -> dict[str, torch.Tensor]:
+    def batch(self, size: int) -> dict[str, torch.Tensor]:
+        """The first validation examples, as the model takes them."""
         return self.task.collate(self.task.examples("validation")[:size])
 
 

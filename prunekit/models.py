@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
-from logging import ERROR
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import prunekit.suggest
+from prunekit import ranks
 from prunekit.errors import CheckpointError, UnsupportedModelError
+from prunekit.files import replacing_folder
 from prunekit.image_processor import SETTINGS_FILE, ImageProcessor, takes_images
+from prunekit.model_folder import check_attention, check_paths, read_config
+from prunekit.shown import visible
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 EMBEDDED = "embedded:"
 PROCESSOR_FILES = ("tokenizer_config.json", SETTINGS_FILE)
+
+_log = getLogger(__name__)
 
 
 def embedded_names() -> list[str]:
@@ -39,21 +43,32 @@ def resolve(name: str) -> str:
     """Folder or hub id that transformers understands, for a name as users write it.
 
     Raises:
-        CheckpointError: if an embedded model does not exist, or a path holds no model.
+        CheckpointError: if an embedded model does not exist, or a path holds no model, or leads elsewhere.
     """
     if name.startswith(EMBEDDED):
         short = name.removeprefix(EMBEDDED)
         folder = Path(str(files("prunekit.embedded"))) / short
-        if not folder.is_dir():
+        if {"", ".", ".."} & set(short.split("/")) or not folder.is_dir():
             hint = prunekit.suggest.did_you_mean(short, embedded_names())
             raise CheckpointError(
                 f"no embedded model {name!r}{hint} (there are: {', '.join(embedded_names())})"
             )
         return str(folder)
+    try:
+        return _found(name)
+    except OSError as error:
+        raise CheckpointError(f"{visible(name, 200)!r} is no name of a model: {error.strerror}.") from error
+
+
+def _found(name: str) -> str:
+    """The folder of a model or a run, or the name itself if there is no such folder."""
     path = Path(name)
     if (path / "model" / "config.json").is_file():
+        check_paths(path / "model")
         return str(path / "model")
-    if path.is_dir() and not (path / "config.json").is_file():
+    if (path / "config.json").is_file():
+        check_paths(path)
+    elif path.is_dir():
         raise CheckpointError(
             f"{name}: the folder holds no config.json, so it is neither a model nor a finished run. "
             "Give a model folder, a run folder, a hub id or embedded:NAME."
@@ -72,8 +87,6 @@ def model_fingerprint(name: str) -> str:
     Raises:
         CheckpointError: if there is no such model.
     """
-    from transformers import AutoConfig
-
     source = resolve(name)
     if Path(source).is_dir():
         found = hashlib.sha256()
@@ -81,11 +94,7 @@ def model_fingerprint(name: str) -> str:
             with path.open("rb") as file:
                 found.update(hashlib.file_digest(file, "sha256").digest())
         return found.hexdigest()
-    try:
-        with quiet_loading():
-            return str(AutoConfig.from_pretrained(source)._commit_hash)
-    except (OSError, ValueError) as error:
-        raise not_loaded(name, error) from error
+    return str(load_config(name)._commit_hash)
 
 
 def short_name(name: str) -> str:
@@ -104,17 +113,66 @@ def load_model(name: str) -> PreTrainedModel:
         UnsupportedModelError: if its class is neither one of transformers nor a pruned one.
     """
     import torch
+
+    from prunekit.model_fit import check_finite, check_fit
+
+    source, config = resolve(name), load_config(name)
+    found = model_class(config)
+    if Path(source).is_dir():
+        check_fit(found, config, Path(source), strict=True)
+    try:
+        with quiet_loading():
+            # Other weight files are pickles, which run code when read.
+            model, info = found.from_pretrained(
+                source,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise not_loaded(name, error) from error
+    # Checkpoints of some heads do not have the pooler that stands below them.
+    missing = [key for key in sorted(info["missing_keys"]) if ".pooler." not in key]
+    if missing:
+        raise CheckpointError(
+            f"{name}: {len(missing)} tensors of the {found.__name__} that config.json names are missing in "
+            f"the file, such as {missing[0]}. Restore the weights as they were saved."
+        )
+    if info["unexpected_keys"]:
+        extra = sorted(info["unexpected_keys"])
+        _log.warning(
+            "%s holds %d tensors that its model does not have, such as %s; they are left out.",
+            name,
+            len(extra),
+            visible(extra[0], 80),
+        )
+    check_finite(model, name)
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def load_config(name: str) -> Any:
+    """The transformers config of a model; code that comes with it is never run.
+
+    Raises:
+        CheckpointError: if there is no such model, or its config makes no sense.
+        UnsupportedModelError: if it can only be read with code of its own.
+    """
     from transformers import AutoConfig
 
     source = resolve(name)
+    if Path(source).is_dir():
+        read_config(Path(source))
     try:
         with quiet_loading():
-            found = model_class(AutoConfig.from_pretrained(source))
-            # Other weight files are pickles, which run code when read.
-            model = found.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
-    except (OSError, RuntimeError, ValueError) as error:
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a config class says of fields that make no sense
         raise not_loaded(name, error) from error
-    return model.eval()
+    check_attention(name, "attn_implementation", config._attn_implementation)
+    return config
 
 
 def not_loaded(name: str, error: Exception) -> CheckpointError:
@@ -145,23 +203,27 @@ def model_class(config: Any) -> Any:
     known = pruned_classes()
     if names[0] in known:
         return known[names[0]]
-    if not hasattr(transformers, names[0]):
+    found = getattr(transformers, names[0], None)
+    if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
         raise UnsupportedModelError(
-            f"the checkpoint names the class {names[0]}, which transformers {transformers.__version__} does "
-            "not have. Use a checkpoint of a class that it has."
+            f"the checkpoint names the class {visible(names[0], 80)}, which transformers "
+            f"{transformers.__version__} does not have. Use a checkpoint of a class that it has."
         )
-    return getattr(transformers, names[0])
+    return found
 
 
 def save_model(model: PreTrainedModel, processor: Any, folder: Path) -> None:
-    """Write a model with its tokenizer or image processor; ``folder`` appears whole or not at all."""
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    with quiet_loading():
+    """Write a model with its tokenizer or image processor; ``folder`` appears whole or not at all.
+
+    Of several processes the first alone writes, and all wait for it.
+    """
+    ranks.from_first(lambda: _write(model, processor, folder))
+
+
+def _write(model: PreTrainedModel, processor: Any, folder: Path) -> None:
+    with quiet_loading(), replacing_folder(folder) as partial:
         model.save_pretrained(partial)
         processor.save_pretrained(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
 
 
 @contextmanager
@@ -192,10 +254,16 @@ def load_processor(name: str) -> Any:
     # A folder may hold a processor and no model; `finetune` builds the model itself.
     has_processor = any((Path(name) / file).is_file() for file in PROCESSOR_FILES)
     source = name if has_processor else resolve(name)
+    if has_processor:
+        check_paths(Path(name))
     try:
         with quiet_loading():
-            return (ImageProcessor if takes_images(source) else AutoTokenizer).from_pretrained(source)
-    except (OSError, ValueError) as error:
+            if takes_images(source):
+                return ImageProcessor.from_pretrained(source)
+            return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever the libraries say of files that make no sense
         if not Path(source).is_dir():
             raise not_loaded(name, error) from error
         raise CheckpointError(

@@ -19,6 +19,7 @@ from prunekit.measure.sweep import measure_sweep
 from prunekit.models import load_model, load_processor
 from prunekit.progress import Progress
 from prunekit.recipe import EvaluateSpec, Recipe, SpeedSpec, TaskSpec, resolve_method
+from prunekit.runfolder import one_writer
 from prunekit.tasks.base import Evaluation, Task, make_task, settled
 from prunekit.teacher import dense_model
 
@@ -47,9 +48,10 @@ def run(
         PrunekitError: with one message that says what to change; earlier results in ``out`` stay.
     """
     progress = progress or Progress(quiet=True)
-    job = open_job(recipe, label, out, registry=registry, progress=progress)
-    results = job.results()
-    return job.finish(results, job.folder.stage("speed", job.speed))
+    with one_writer(out):
+        job = open_job(recipe, label, out, registry=registry, progress=progress)
+        results = job.results()
+        return job.finish(results, job.folder.stage("speed", job.speed))
 
 
 def open_job(recipe: Recipe, label: str | None, out: Path, *, registry: Registry, progress: Progress) -> Job:

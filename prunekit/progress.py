@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+from prunekit import ranks
+
 Advance = Callable[..., None]
 
 
@@ -20,15 +22,15 @@ class Progress:
 
     Args:
         console: where to draw; standard error by default, so that ``--json`` on standard output stays clean.
-        quiet: never draw.
+        quiet: never draw; of several processes the first alone draws.
     """
 
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
         self.console = console or Console(stderr=True)
-        self.quiet = quiet
+        self.quiet = quiet or not ranks.is_first()
         # In a notebook Rich draws through ipywidgets, and without them warns at every bar.
         in_notebook = self.console.is_jupyter and find_spec("ipywidgets") is not None
-        self.enabled = (self.console.is_terminal or in_notebook) and not quiet
+        self.enabled = (self.console.is_terminal or in_notebook) and not self.quiet
 
     def say(self, line: str) -> None:
         """Print a line that stays, on a terminal or not; its text is never read as markup."""

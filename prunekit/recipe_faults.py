@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from prunekit.shown import harmless, visible
 from prunekit.suggest import did_you_mean
 
 KeyPath = tuple[str | int, ...]
@@ -23,6 +24,8 @@ _NOT_A_NUMBER = {"float_parsing", "float_type"}
 _MAPPING_WANTED = {"model_type", "model_attributes_type", "dict_type"}
 _MAX_VALUE_WIDTH = 40
 _MAX_KEY_WIDTH = 44
+_MAX_KEY_LENGTH = 200
+_MAX_SHOWN = 50
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,15 @@ def render_faults(source: str, faults: Iterable[Fault], where: Callable[[KeyPath
     """All faults as one message: a headline, then a line each with place, key, value and problem."""
     rows = []
     for fault in faults:
-        key = dotted(fault.path) + (f" = {fault.value}" if fault.value else "")
-        rows.append((fault.where or where(fault.path), key, fault.problem))
+        key = visible(dotted(fault.path), _MAX_KEY_LENGTH)
+        value = f" = {harmless(fault.value)}" if fault.value else ""
+        rows.append((fault.where or where(fault.path), key + value, harmless(fault.problem)))
     rows.sort(key=lambda row: (row[0].startswith("--"), _number_in(row[0])))
     places = max(len(place) for place, _, _ in rows)
     keys = min(_MAX_KEY_WIDTH, max(len(key) for _, key, _ in rows))
-    lines = [f"  {place:<{places}}  {key:<{keys}}  {problem}" for place, key, problem in rows]
+    lines = [f"  {place:<{places}}  {key:<{keys}}  {problem}" for place, key, problem in rows[:_MAX_SHOWN]]
+    if len(rows) > _MAX_SHOWN:
+        lines.append(f"  and {len(rows) - _MAX_SHOWN} more")
     return "\n".join([f"{source} has {len(rows)} problem{'s' if len(rows) > 1 else ''}", *lines])
 
 

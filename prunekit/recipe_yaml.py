@@ -10,11 +10,13 @@ import yaml
 
 from prunekit.errors import RecipeError
 from prunekit.recipe_faults import Fault, KeyPath, dotted
+from prunekit.recipe_tree import MAX_DEPTH, MAX_INTEGER, Tree, Unwanted, describe
 from prunekit.shipped import shipped_recipes
 from prunekit.suggest import closest
 
-_PLAIN_TAGS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
-_MERGE_TAG = "tag:yaml.org,2002:merge"
+MAX_BYTES = 16 * 2**20
+"""Of a recipe's file. A recipe of a person has a few thousand; one with rows of data inside has more."""
+
 _SET, _SETTINGS = "--set", "settings"
 
 
@@ -41,15 +43,15 @@ class RecipeDocument:
         self.data: dict[Any, Any] = self._parsed(source) if isinstance(source, Path) else _plain(source)
 
     def _parsed(self, path: Path) -> dict[Any, Any]:
-        text = _read(path)
+        tree = Tree(self.name)
         try:
-            loader = yaml.SafeLoader(text)
-            node = loader.get_single_node()
-            if node is None:
-                raise RecipeError(f"{path} is empty. {_START}")
-            data = self._build(loader, node, (), ())
+            data = tree.read(_read(path))
         except yaml.YAMLError as error:
-            raise RecipeError(f"{path} is not valid YAML: {_describe(error)}") from error
+            verdict = "cannot be taken as a recipe" if isinstance(error, Unwanted) else "is not valid YAML"
+            raise RecipeError(f"{path} {verdict}: {describe(error)}") from error
+        self.faults, self._lines = tree.faults, tree.lines
+        if data is None and not tree.lines:
+            raise RecipeError(f"{path} is empty. {_START}")
         if not isinstance(data, dict):
             kind = "a list" if isinstance(data, list) else "a single value"
             raise RecipeError(f"{path} holds {kind}, not a mapping. {_START}")
@@ -63,9 +65,13 @@ class RecipeDocument:
             self._refuse(path, "must read key=value, such as --set train.epochs=2", _SET)
             return
         try:
-            value = yaml.safe_load(raw)
+            value = Tree(f"{_SET} {key.strip()}").read(raw)
         except yaml.YAMLError as error:
-            self._refuse(path, f"the value is not valid YAML: {_describe(error)}", _SET)
+            verdict = "cannot be taken" if isinstance(error, Unwanted) else "is not valid YAML"
+            self._refuse(path, f"the value {verdict}: {describe(error)}", _SET)
+            return
+        except RecipeError as error:
+            self._refuse(path, f"the value cannot be taken: {error}", _SET)
             return
         self._put(path, value, _SET)
 
@@ -107,81 +113,35 @@ class RecipeDocument:
                 return f"line {self._lines[path[:length]]}"
         return "line 1" if self._lines else ""
 
-    def _build(
-        self, loader: yaml.SafeLoader, node: yaml.Node, path: KeyPath, parents: tuple[yaml.Node, ...]
-    ) -> Any:
-        if any(node is parent for parent in parents):
-            raise RecipeError(
-                f"{self.name}, line {_line(node)}: {dotted(path)} contains itself through an alias."
-            )
-        if isinstance(node, yaml.ScalarNode) or node.tag not in _PLAIN_TAGS:
-            return loader.construct_object(node, deep=True)
-        self._lines.setdefault(path, _line(node))
-        inside = (*parents, node)
-        if isinstance(node, yaml.MappingNode):
-            return self._build_mapping(loader, node, path, inside)
-        items = []
-        for index, child in enumerate(node.value):
-            self._lines[(*path, index)] = _line(child)
-            items.append(self._build(loader, child, (*path, index), inside))
-        return items
-
-    def _build_mapping(
-        self, loader: yaml.SafeLoader, node: yaml.MappingNode, path: KeyPath, inside: tuple[yaml.Node, ...]
-    ) -> dict[Any, Any]:
-        merged: dict[Any, Any] = {}
-        own: dict[Any, Any] = {}
-        for key_node, value_node in node.value:
-            if key_node.tag == _MERGE_TAG:
-                value = self._build(loader, value_node, path, inside)
-                for mapping in reversed(value if isinstance(value, list) else [value]):
-                    if not isinstance(mapping, dict):
-                        raise _wrong_at(value_node, "<< takes a mapping, or a list of mappings")
-                    merged.update(mapping)
-                continue
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise _wrong_at(key_node, "a key must be a single word")
-            key = loader.construct_object(key_node, deep=True)
-            here = (*path, key)
-            if key in own:
-                first = self._lines[here]
-                problem = f"this key stands here twice (first on line {first}); keep one"
-                self.faults.append(Fault(here, problem, where=f"line {_line(key_node)}"))
-            self._lines[here] = _line(key_node)
-            own[key] = self._build(loader, value_node, here, inside)
-        return merged | own
-
 
 _START = "A recipe is a mapping that starts with `version: 1` and names a model, a task and methods."
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, depth: int = 0) -> Any:
     """A copy of a value in the types that YAML has."""
+    if depth > MAX_DEPTH:
+        raise RecipeError(f"the recipe has more than {MAX_DEPTH} levels inside each other. Write fewer.")
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_plain(item, depth + 1) for item in value]
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise RecipeError(
+            f"the recipe has a whole number of {value.bit_length()} bits. Give at most {MAX_INTEGER}."
+        )
     return str(value) if isinstance(value, Path) else value
-
-
-def _line(node: yaml.Node) -> int:
-    return int(node.start_mark.line) + 1
-
-
-def _wrong_at(node: yaml.Node, problem: str) -> yaml.YAMLError:
-    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-
-
-def _describe(error: yaml.YAMLError) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
-        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
-    return str(error).splitlines()[0]
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)  # a device has no size, and no end
+        if len(content) > MAX_BYTES:
+            raise RecipeError(
+                f"{path} holds more than {MAX_BYTES // 2**20} MiB, which no recipe needs. Name data by its "
+                "files, under task.data, or give the right file."
+            )
+        return content.decode().replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such file{_copy_hint(path)}.") from None
     except UnicodeDecodeError as error:
@@ -190,6 +150,8 @@ def _read(path: Path) -> str:
         ) from error
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error.strerror}. Give a recipe file.") from error
+    except ValueError as error:  # a NUL in its name
+        raise RecipeError(f"{str(path)!r} cannot be read: {error}. Give a recipe file.") from error
 
 
 def _copy_hint(path: Path) -> str:

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from filelock import BaseFileLock, FileLock, Timeout
+
+from prunekit import manifest, ranks
 from prunekit.errors import RunFolderError
-from prunekit.files import write_text
+from prunekit.files import is_leftover, sweep, write_text, writing
+from prunekit.json_files import read_json
 from prunekit.recipe import Recipe, Source, dump_recipe
 
 RUNS = Path("runs")
 """Where runs go that are given no folder."""
+
+LOCK = ".lock"
+"""File that is there while a process writes into a run's folder; it says which."""
+
+_IS_FILE = "{} is a file. Give another folder with --out."
+_log = logging.getLogger(__name__)
 
 
 def sha256(text: str) -> str:
@@ -34,9 +48,108 @@ def recipe_name(source: Source, recipe: Recipe) -> str:
 
 
 def training_log(folder: Path) -> list[dict[str, Any]]:
-    """A run's ``train.jsonl``, an entry a step; empty where nothing was trained."""
+    """A run's ``train.jsonl``, an entry a step; empty where nothing was trained.
+
+    Raises:
+        RunFolderError: if a line is damaged; the text says which.
+    """
     path = folder / "train.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    if not path.is_file():
+        return []
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            row, problem = None, f"not JSON ({error})"
+        else:
+            problem = "not an object"
+        if not isinstance(row, dict):
+            raise RunFolderError(
+                f"{path}, line {number}: {problem}. Delete that line; only the curves of the report need it."
+            )
+        rows.append(row)
+    return rows
+
+
+@contextmanager
+def one_writer(path: Path) -> Iterator[None]:
+    """Hold a run's or a comparison's folder, so that no other process writes into it meanwhile.
+
+    The folder is made if need be, and removed again if it stays empty; what a crash left half-written in it
+    is removed. A process that has died holds nothing: the system itself lets go of its lock.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        RunFolderError: if another process, or another thread of this one, holds it, or it cannot be written.
+    """
+    if path.is_file():
+        raise RunFolderError(_IS_FILE.format(path))
+    taken: list[_Taken] = []  # by the first process, for all
+    try:
+        ranks.from_first(lambda: taken.append(_take(path)))
+        yield
+    finally:
+        for one in taken:
+            one.release()
+
+
+class _Taken(NamedTuple):
+    """A folder that this process holds."""
+
+    path: Path
+    lock: BaseFileLock
+    made: bool
+
+    def release(self) -> None:
+        with suppress(OSError):
+            (self.path / LOCK).unlink()  # before the release: who gets the lock then sees its file is gone
+        self.lock.release()
+        if self.made:
+            with suppress(OSError):
+                self.path.rmdir()
+
+
+def _take(path: Path) -> _Taken:
+    own = path / LOCK
+    taken = _Taken(path, FileLock(own), made=not path.exists())
+    with writing(own):
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            taken.lock.acquire(blocking=False)
+        except Timeout:
+            raise RunFolderError(_held(path)) from None
+    try:
+        with writing(own):
+            own.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        _sweep(path)
+    except BaseException:
+        taken.release()
+        raise
+    return taken
+
+
+def _held(path: Path) -> str:
+    """What to say of a folder that another process holds."""
+    try:
+        holder = json.loads((path / LOCK).read_text(encoding="utf-8"))
+        by = f"process {int(holder['pid'])} on {holder['host']}"
+    except (OSError, ValueError, KeyError, TypeError):  # it is only just writing that
+        by = "another process"
+    return (
+        f"{path} is being written by {by}. Wait until that has ended, or stop it, and give the same command "
+        "again; or give another folder with --out."
+    )
+
+
+def _sweep(path: Path) -> None:
+    if any((path / name).is_file() for name in ("recipe.yaml", "comparison.json", "timing.json")):
+        for folder in (path, path / "checkpoints", path / "model"):
+            sweep(folder)
+    else:  # a run that was killed at its first file; anything else in there is somebody's own
+        sweep(path, lambda name: name.startswith("recipe.yaml."))
 
 
 class RunFolder:
@@ -49,7 +162,8 @@ class RunFolder:
     A folder whose run failed before it produced anything is taken over.
 
     Raises:
-        RunFolderError: if the folder holds another run or other files; nothing in it is touched.
+        RunFolderError: if the folder holds another run or other files, or a file of a finished stage is not
+            as that stage left it; nothing in the folder is touched.
     """
 
     def __init__(self, path: Path, recipe: str) -> None:
@@ -57,29 +171,86 @@ class RunFolder:
         self.recipe_sha256 = sha256(recipe)
         own = path / "recipe.yaml"
         if path.is_file():
-            raise RunFolderError(f"{path} is a file. Give another folder with --out.")
+            raise RunFolderError(_IS_FILE.format(path))
+        with writing(path):
+            entries = [entry.name for entry in path.iterdir()] if path.is_dir() else []
+        others = [name for name in entries if name not in (own.name, LOCK) and not is_leftover(name)]
         if own.is_file():
-            started = any(entry.name != own.name for entry in path.iterdir())
-            if started and own.read_text() != recipe:
+            if others and own.read_text(encoding="utf-8", errors="replace") != recipe:
                 raise RunFolderError(
                     f"{path} already holds a different run (its recipe.yaml is not this run's). "
                     "Give another folder with --out, or delete that one."
                 )
-        elif path.is_dir() and any(path.iterdir()):
+        elif others:
             raise RunFolderError(
                 f"{path} is not empty and holds no run. Give another folder with --out, or empty it."
             )
+        self._incomplete = self._checked()
         write_text(own, recipe)
+        ranks.wait()
+
+    def _checked(self) -> set[str]:
+        """The stages to compute again, as a file of theirs is missing, or of a stage that they build on."""
+        found = manifest.faults(self.path)
+        manifest.refuse(self.path, found)
+        for fault in found:
+            if (self.path / f"{fault.stage}.json").is_file():
+                _log.warning(
+                    "%s is missing from %s: %s is computed again", fault.file, self.path, fault.stage
+                )
+        gone = {fault.stage for fault in found}
+        return gone.union(*(manifest.BUILT_ON.get(stage, ()) for stage in gone))
+
+    def has(self, name: str) -> bool:
+        """Whether a stage is done: its file is there, and all that it and those before it wrote."""
+        return (self.path / f"{name}.json").is_file() and name not in self._incomplete
 
     def stage(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The content of ``<name>.json``, computed and written only if the file is not there yet."""
-        path = self.path / f"{name}.json"
-        if path.is_file():
-            stored: dict[str, Any] = json.loads(path.read_text())
+        """The content of ``<name>.json``, computed and written only if the stage is not done yet.
+
+        All that a stage wrote goes into the manifest then. The results of stages that build on one which is
+        computed again are removed first.
+
+        Raises:
+            RunFolderError: if the file is damaged, or cannot be written.
+        """
+        stored = ranks.from_first(lambda: self._stored(name))
+        if stored is not None:
             return stored
+        ranks.from_first(lambda: self.drop(name))
         value = compute()
-        write_text(path, json.dumps(value, indent=1) + "\n")
+        return ranks.from_first(lambda: self._kept(name, value))
+
+    def _stored(self, name: str) -> dict[str, Any] | None:
+        path = self.path / f"{name}.json"
+        if not self.has(name):
+            return None
+        stored = read_json(path, f"Delete it to compute the stage {name} again.")
+        if path.name not in manifest.read(self.path):  # a crash came between, or an older prunekit wrote it
+            manifest.record(self.path, name)
+        return stored
+
+    def _kept(self, name: str, value: dict[str, Any]) -> dict[str, Any]:
+        write_text(self.path / f"{name}.json", json.dumps(value, indent=1) + "\n")
+        manifest.record(self.path, name)
         return value
+
+    def drop(self, name: str) -> None:
+        """Make a stage undone, and those that build on it, whose states of training go as well.
+
+        Its own state of training stays: what was interrupted goes on from there.
+
+        Raises:
+            RunFolderError: if the manifest cannot be written, or a file not be removed.
+        """
+        gone = (name, *manifest.BUILT_ON.get(name, ()))
+        manifest.forget(self.path, gone)
+        for stage in gone:
+            states = [] if stage == name else (self.path / "checkpoints").glob(f"{stage}-*.safetensors")
+            for path in (self.path / f"{stage}.json", *states):
+                with writing(path):
+                    path.unlink(missing_ok=True)
+        self._incomplete.difference_update(gone)
 
     def same(self, name: str, value: dict[str, str], what: str) -> None:
         """Keep ``value``, unless it is empty, in ``<name>.json``; refuse to go on where another was kept.

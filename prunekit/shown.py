@@ -29,6 +29,27 @@ def printable(text: str) -> str:
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
+def visible(text: str, limit: int | None = None) -> str:
+    r"""The text in one line, with what does not print (control characters, escapes) written as ``\x1b``.
+
+    Args:
+        text: any text.
+        limit: characters to show at most; what is cut off is marked by an ellipsis.
+    """
+    line = harmless(" ".join(text.split()))
+    return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
+
+
+def harmless(text: str) -> str:
+    r"""The text with its lines and blanks, and with all else that does not print written as ``\x1b``."""
+    return "".join(
+        character
+        if character.isprintable() or character == "\n"
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
 def as_text(tables: Iterable[Shown]) -> str:
     """The tables below each other, columns aligned."""
     return "\n\n".join("\n".join(_lines(table)) for table in tables)

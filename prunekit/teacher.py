@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from prunekit.finetune import train_model
 from prunekit.models import load_processor, model_fingerprint, short_name
 from prunekit.recipe import EvaluateSpec, NewModel, Recipe, dump_recipe
-from prunekit.runfolder import RunFolder, sha256
+from prunekit.runfolder import RunFolder, one_writer, sha256
 from prunekit.tasks.base import Task, make_task
 
 if TYPE_CHECKING:
@@ -47,14 +47,15 @@ def dense_model(recipe: Recipe, folder: Path, *, registry: Registry, progress: P
         version=1, model=recipe.model, task=recipe.task, train=recipe.teacher.train, seed=recipe.seed
     )
     out = folder / f"{short_name(recipe.model)}-{recipe.task.name}-{_digest(training, task)}"
-    if (out / "finetune.json").is_file():
+    if out.is_dir() and RunFolder(out, dump_recipe(training)).has("finetune"):
         _log.info("The teacher is there already: %s", out)
         return str(out)
     _log.info("Training the teacher first, into %s", out)
-    # How quality is measured changes no weights, so the folder does not know of it.
-    run = RunFolder(out, dump_recipe(training))
     evaluate = EvaluateSpec(split="validation", batch_size=recipe.evaluate.batch_size)
-    train_model(training.model_copy(update={"evaluate": evaluate}), task, processor, run, progress)
+    with one_writer(out):
+        # How quality is measured changes no weights, so the folder does not know of it.
+        run = RunFolder(out, dump_recipe(training))
+        train_model(training.model_copy(update={"evaluate": evaluate}), task, processor, run, progress)
     return str(out)
 
 

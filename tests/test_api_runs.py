@@ -16,6 +16,8 @@ from prunekit.models import load_model
 from prunekit.recipe import Recipe
 from prunekit.testing.tiny import tiny_inputs, tiny_model
 
+pytestmark = pytest.mark.slow
+
 HEADS = "encoder.0.self_attn.heads"
 CHEAP = {"methods": {"half": {"method": "first"}}, "recover": {"epochs": 0}, "evaluate": {"limit": 8}}
 QUICK = {"batch_size": 2, "num_beams": 1, "new_tokens": 2, "rounds": 1, "warmup": 0, "input_tokens": 4}

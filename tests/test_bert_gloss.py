@@ -10,6 +10,8 @@ from prunekit.embedded.gloss import CLASSES, load_split
 from prunekit.models import load_model, load_processor
 from prunekit.tasks.gloss import GlossConfig, GlossTask
 
+pytestmark = pytest.mark.slow
+
 FOLDER = HERE / "bert-gloss"
 LIMIT = 400
 

@@ -12,7 +12,7 @@ from prunekit.adapters.vit import VIT
 from prunekit.testing import CheckFailed, check_adapter, parametrize_with_checks
 from prunekit.testing.adapter_rules import ADAPTER_RULES
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 SECONDS = ("bart", "t5", "t5-gated")  # tiny models with a decoder, on which all rules take some ten seconds
 

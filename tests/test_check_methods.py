@@ -9,7 +9,7 @@ from prunekit.adapters import prunekit_register_adapters
 from prunekit.testing.method_rules import METHOD_RULES
 from prunekit.testing.suite import check_plugin
 
-pytestmark = pytest.mark.usefixtures("module_on_one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_on_one_thread")]
 
 # Two more than the methods declare, to be refused; not all, to be quick.
 ADAPTERS = {

@@ -7,7 +7,7 @@ import pytest
 from prunekit.plugins import Registry, plugin_sources
 from prunekit.testing import parametrize_with_checks
 
-pytestmark = pytest.mark.usefixtures("module_on_one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_on_one_thread")]
 
 OWN = Registry([source for source in plugin_sources() if source.distribution.split()[0] == "prunekit"])
 

@@ -23,6 +23,8 @@ from prunekit.pruning.plan import PruningPlan
 from prunekit.pruning.verify import reload_difference
 from prunekit.testing.tiny import TINY_MODELS, tiny_inputs, tiny_model
 
+pytestmark = pytest.mark.slow
+
 
 def load(name, folder, **settings):
     return getattr(transformers, AUTO_CLASS[name]).from_pretrained(folder, **settings)

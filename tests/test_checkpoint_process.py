@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from prunekit.pruning.plan import PruningPlan
 from prunekit.testing.tiny import TINY_MODELS, tiny_inputs, tiny_model
 
+pytestmark = pytest.mark.slow
+
 LOADER = """
 import json, sys
 with_prunekit = sys.argv[1] == "with"

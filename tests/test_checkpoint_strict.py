@@ -10,6 +10,8 @@ from safetensors.torch import load_file, save_file
 from prunekit.errors import CheckpointError
 from prunekit.testing.tiny import tiny_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(request, prunable, tmp_path):

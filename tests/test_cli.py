@@ -8,11 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from cli_calls import RECIPE, call_main
 from fake_plugins import Trim, fake_registry
 
 import prunekit
 from prunekit.errors import BudgetError
+from prunekit.interrupts import Interrupted
 from prunekit.recipe_models import EvaluateSpec, TaskSpec
 
 
@@ -235,7 +237,7 @@ def test_an_unexpected_error_is_one_line_and_the_way_to_see_more(call, pipeline,
 def test_an_interrupt_ends_with_the_shells_code(call, pipeline, recipe):
     pipeline.error = KeyboardInterrupt()
     result = call("prune", recipe)
-    assert (result.code, result.err) == (130, "Interrupted.\n")
+    assert (result.code, result.err) == (130, f"{Interrupted()}\n")
 
 
 def test_a_misspelt_command_is_a_usage_error(call):
@@ -258,6 +260,20 @@ def test_finetune_trains_into_a_folder_of_the_recipes_name(call, pipeline, recip
         {"registry", "progress"},
     )
     assert result.out == "quality\n  per  0.25\nWritten to runs/small\n"
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_finetune_uses_deterministic_kernels_where_they_are_asked_for(
+    call, pipeline, recipe, monkeypatch, wanted
+):
+    seen = []
+    monkeypatch.setattr(
+        pipeline,
+        "finetune",
+        lambda *_, **__: seen.append(torch.are_deterministic_algorithms_enabled()) or {},
+    )
+    call("finetune", recipe, *(["--deterministic"] if wanted else []))
+    assert seen == [wanted]
 
 
 def test_evaluate_passes_on_its_options_and_leaves_the_rest_at_the_recipes_defaults(call, pipeline):

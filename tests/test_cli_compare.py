@@ -6,10 +6,12 @@ import csv
 import json
 import sys
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
+import torch
 from cli_calls import RECIPE, call_main
 from comparison_calls import comparison
 from fake_plugins import fake_registry
@@ -94,6 +96,25 @@ def test_the_command_that_made_it_is_told_without_how_it_was_printed(call, compa
     about = comparing.calls[0][1][1]
     assert about.command == "prunekit compare small.yaml --seeds 2 --only 'tr*' --reference trim"
     assert about.reference == "trim"
+
+
+@pytest.mark.parametrize("target", ["small.yaml", "runs"])
+@pytest.mark.parametrize("wanted", [True, False])
+def test_deterministic_kernels_are_used_where_they_are_asked_for(
+    call, comparing, recipe, monkeypatch, target, wanted
+):
+    seen = []
+
+    def compare(_, about, *rest, **named):
+        seen.append((torch.are_deterministic_algorithms_enabled(), "--deterministic" in about.command))
+        return comparing.answer
+
+    monkeypatch.setattr(comparing, "compare_recipe", compare)
+    monkeypatch.setattr(comparing, "compare_runs", compare)
+    Path("runs").mkdir()
+    call("compare", target, *(["--deterministic"] if wanted else []))
+    assert seen == [(wanted, wanted)]
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_run_folders_are_compared_as_they_are(call, comparing, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ import prunekit
 from prunekit.recipe_models import SpeedSpec
 from prunekit.testing.tiny import tiny_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

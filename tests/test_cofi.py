@@ -22,7 +22,7 @@ from prunekit.tasks.base import Evaluation
 from prunekit.testing.tiny import tiny_model
 from prunekit.training.loop import Trainer
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 MODELS = ("t5", "t5-gated", "t5-narrow", "bart", "bert", "vit", "deit")
 # Settles within the default tolerance.

@@ -16,9 +16,9 @@ from prunekit.comparison import runs as comparison_runs
 from prunekit.comparison import timing
 from prunekit.errors import BudgetError, ComparisonError, RecipeError, RunFolderError
 from prunekit.progress import Progress
-from prunekit.training import loop
+from prunekit.training.stage import Stage
 
-pytestmark = pytest.mark.usefixtures("module_on_one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_on_one_thread")]
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +285,7 @@ def test_another_comparison_in_the_folder_is_not_overwritten(two_runs, tmp_path)
 
 
 def test_seconds_before_an_interruption_count(tmp_path, dense, monkeypatch):
-    update = loop._Stage.update
+    update = Stage.update
 
     def stopped(stage, *arguments):
         if stage.done == 3:
@@ -296,7 +296,7 @@ def test_seconds_before_an_interruption_count(tmp_path, dense, monkeypatch):
     ticks = iter(range(0, 100_000, 10))
     with monkeypatch.context() as patch:
         patch.setattr(time, "perf_counter", lambda: next(ticks))
-        patch.setattr(loop._Stage, "update", stopped)
+        patch.setattr(Stage, "update", stopped)
         with pytest.raises(KeyboardInterrupt):
             run(recipe, tmp_path / "run", "half")
     monkeypatch.setattr(time, "perf_counter", lambda: 0)
@@ -308,6 +308,7 @@ def test_runs_of_different_machines_are_compared_with_a_warning(two_runs, tmp_pa
     report = json.loads((other / "report.json").read_text())
     report["environment"]["cpu"] = "another"
     (other / "report.json").write_text(json.dumps(report))
+    (other / "manifest.json").unlink()
     found = compare_finished([two_runs[0], other], tmp_path / "both")
     said = "runs were made on different machines or threads, so their times to prune do not compare"
     assert found["warnings"] == [said]

@@ -7,6 +7,8 @@ from browser import browser, opened
 from cli_calls import call_main
 from difference_calls import classifier, write_answered
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["browser"]
 
 CLASSES = ["good", "bad"] * 15

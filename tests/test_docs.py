@@ -148,7 +148,11 @@ def finished_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("finished_run")
-@pytest.mark.parametrize("page", WITH_PYTHON, ids=page_id)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow if page.name == "api.md" else ()) for page in WITH_PYTHON],
+    ids=page_id,
+)
 def test_shown_python_runs(page, monkeypatch):
     if example_modules(page):
         monkeypatch.syspath_prepend(str(page.parent))

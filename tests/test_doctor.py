@@ -17,7 +17,7 @@ from prunekit.pruning.plan import PruningPlan
 from prunekit.reports.doctor import render_markdown
 from prunekit.testing.tiny import tiny_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 NO_MEMORY = "out of memory: ask for a smaller batch or length, or fewer models at a time."
 
@@ -209,7 +209,12 @@ def test_a_run_without_its_dense_model_is_looked_at_alone(tmp_path, adapters, in
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("{", "is not JSON"), ("[]", "no pruning run's report"), ("{}", "has no `model`")]
+    ("text", "said"),
+    [
+        ("{", "cannot be read: not JSON: line 1, column 2"),
+        ("[]", "no pruning run's report"),
+        ("{}", "has no `model`"),
+    ],
 )
 def test_a_damaged_report_says_what_to_give_instead(text, said, tmp_path, adapters):
     tiny_model("bert").save_pretrained(tmp_path / "model")

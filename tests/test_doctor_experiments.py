@@ -18,6 +18,8 @@ from prunekit.pruning.plan import PruningPlan
 from prunekit.recipe import load_recipe
 from prunekit.testing.tiny import TINY_MODELS, tiny_model
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """\
 version: 1
 model: embedded:t5-g2p

@@ -32,7 +32,7 @@ TEACHER = {
 TASK = {"name": "copy", "train_examples": 1000, "letters": 8}
 
 
-pytestmark = pytest.mark.usefixtures("module_on_one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_on_one_thread")]
 
 
 def teacher_recipe(folder: Path, **train):
@@ -52,6 +52,7 @@ def test_finetune_trains_a_new_model_and_saves_it(tmp_path):
     assert sorted(path.name for path in out.iterdir()) == [
         "checkpoints",
         "finetune.json",
+        "manifest.json",
         "model",
         "recipe.yaml",
         "train.jsonl",

@@ -13,6 +13,8 @@ from prunekit.training.expected_size import ExpectedSize, SublayerCost
 from prunekit.training.l0 import L0Masks, probability_open
 from prunekit.training.lagrangian import Lagrangian
 
+pytestmark = pytest.mark.slow
+
 WIDTH = 6
 # Heads and neurons have costs of their own that no hidden unit takes along: 100 - 6 * 15, 10 - 6 * 1.5, ...
 SMALL = [

@@ -20,6 +20,8 @@ from prunekit.pruning.cost import sparsity
 from prunekit.recipe import BudgetSpec
 from prunekit.testing.tiny import TINY_MODELS, tiny_inputs, tiny_model
 
+pytestmark = pytest.mark.slow
+
 SEARCH = {"rearrange": False, "tune": False}
 BERT_MACS = {"metric": "macs", "macs": {"length": 7}}
 

@@ -20,6 +20,8 @@ from prunekit.embedded.g2p import (
 )
 from prunekit.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 COUNTS = {"train": 109413, "validation": 2328, "test": 5752}
 
 

@@ -20,6 +20,8 @@ from prunekit.embedded.gloss import (
 )
 from prunekit.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 README = (FOLDER / "README.md").read_text()
 COUNTS = {"train": 73214, "validation": 4160, "test": 4118}
 LINES = [

@@ -12,6 +12,8 @@ from prunekit.pruning.plan import PruningPlan
 from prunekit.pruning.verify import verify
 from prunekit.testing.tiny import TINY_MODELS, tiny_inputs, tiny_model
 
+pytestmark = pytest.mark.slow
+
 KEPT = (0, 2, 3, 7, 8, 11, 14)
 
 

@@ -8,6 +8,8 @@ from browser import browser, opened
 from comparison_calls import comparison, row
 from page_calls import comparison_page, run_page
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["browser"]
 
 PAGES = {"run": functools.cache(run_page), "comparison": functools.cache(comparison_page)}

@@ -12,6 +12,8 @@ from page_calls import HOSTILE, KEEP, STRUCTURE, comparison_page, run_page
 
 from prunekit.reports.page import Cell, render_page
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run_text():
@@ -42,6 +44,12 @@ def test_hostile_facts_of_a_run_are_escaped(place):
     page = run_page(log=[], **{place: HOSTILE})
     assert len(re.findall("<script", page)) == 1
     assert "<img" not in page
+
+
+def test_a_hostile_fingerprint_is_escaped_and_stands_at_the_top():
+    page = run_page(fingerprint={"model": HOSTILE, "recipe": "cd" * 32, "data": None})
+    assert "<img" not in page
+    assert "recipe cdcdcdcdcdcd, data shipped with prunekit, python 3.11.7." in words(page)
 
 
 def test_hostile_names_in_a_log_are_escaped_also_in_drawings():

@@ -7,7 +7,7 @@ from prunekit.training.expected_size import ExpectedSize, SublayerCost
 from prunekit.training.l0 import L0Masks
 from prunekit.training.lagrangian import Lagrangian
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 def t5_base(*, stacks=("encoder", "decoder"), sublayer_masks=True):

@@ -14,6 +14,8 @@ from prunekit.pruning.plan import PruningPlan
 from prunekit.recipe import SpeedSpec
 from prunekit.testing.tiny import tiny_model
 
+pytestmark = pytest.mark.slow
+
 SPEC = SpeedSpec(batch_size=2, input_tokens=6, num_beams=2, new_tokens=3, rounds=12, warmup=1, threads=1)
 CPU = torch.device("cpu")
 
@@ -199,11 +201,21 @@ def test_another_device_is_measured_anew_even_in_the_same_folder(watch, tmp_path
     assert json.loads(path.read_text())["fingerprint"]["cpu"] != "another one"
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"format": 1}', '{"format": 2}'])
+@pytest.mark.parametrize("text", ["", "[]", "[" * 10_000, '{"format": 1}', '{"format": 2}'])
 def test_a_file_that_is_no_table_counts_as_none(watch, tmp_path, text):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "latency.json").write_text(text)
     assert watch("a").table().total_ms > 0
+
+
+def test_a_damaged_table_is_told(watch, tmp_path, caplog):
+    path = tmp_path / "a" / "latency.json"
+    path.parent.mkdir()
+    path.write_text("{")
+    watch("a").table()
+    (message,) = [each for each in caplog.messages if "latency.json" in each]
+    assert message.startswith(f"{path} is damaged: not JSON: line 1, column 2: ")
+    assert message.endswith(". Times are measured again.")
 
 
 def test_weights_change_no_table(watch):

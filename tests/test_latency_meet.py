@@ -8,6 +8,8 @@ from latency_calls import FakeStopwatch, Layout, linear_table, random_scores
 from prunekit.errors import BudgetError
 from prunekit.latency.meet import TOLERANCE, TRIES, emptied_blocks, meet
 
+pytestmark = pytest.mark.slow
+
 LAYOUT = Layout(encoder=(4, {"self_attn": (6, 8), "ffn": (40, 1)}))
 SCORES = random_scores(LAYOUT, 0)
 

@@ -14,6 +14,8 @@ from prunekit.errors import BudgetError
 from prunekit.latency.plan import POINTS, ROUNDING, least_ratio, plan_by_time
 from prunekit.pruning.stopwatch import LatencyTable
 
+pytestmark = pytest.mark.slow
+
 TABLE = LatencyTable(
     {
         "encoder.0.self_attn": {0: 0.0, 2: 3.0, 4: 4.0},

@@ -20,6 +20,8 @@ from prunekit.pruning.verify import verify
 from prunekit.scoring import oneshot
 from prunekit.testing.tiny import tiny_inputs, tiny_model
 
+pytestmark = pytest.mark.slow
+
 METHODS = [
     (Magnitude, {}),
     (Random, {}),

@@ -15,7 +15,7 @@ from prunekit.learned.pursuit import Pursuit
 from prunekit.recipe import TrainSpec
 from prunekit.training import l0
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 UNITS = ("head", "neuron")
 

@@ -13,7 +13,7 @@ from nash_calls import target_of
 from prunekit.learned.goal import Goal, labelled
 from prunekit.testing.tiny import TINY_MODELS
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 MASK_SETS = {
     "hidden and units": ("hidden", "head", "neuron"),

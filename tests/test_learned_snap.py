@@ -16,7 +16,7 @@ from prunekit.pruning.budget import keep_by_score
 from prunekit.pruning.plan import PruningPlan
 from prunekit.training.l0 import CLOSING_LOGIT, MAX_LOGIT, MIN_LOGIT
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 UNITS = ("head", "neuron")
 SHUT = CLOSING_LOGIT - 0.5

@@ -21,7 +21,7 @@ from prunekit.recipe import TrainSpec
 from prunekit.training import checkpoints
 from prunekit.training.loop import Trainer
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 UNITS = ("head", "neuron")
 

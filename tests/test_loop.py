@@ -1,4 +1,7 @@
-"""The training loop: order of the data, updates, log, best state, errors. Resuming is in test_resume.py."""
+"""The training loop: order of the data, updates, log, best state.
+
+Numbers that are not finite are in test_guards.py, resuming in test_resume.py.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ import torch
 from number_task import Numbers, equal_weights, fit, log_rows, net, spec, squared_error, weights
 from torch import nn
 
-from prunekit.errors import TrainingError
 from prunekit.training.batches import bucketed_batches, total_steps
 from prunekit.training.loop import Assessment, ParameterGroup, task_loss, use_bf16
 
@@ -258,31 +260,6 @@ def test_assessing_does_not_change_training(tmp_path):
     fit(tmp_path / "plain", plain, spec())
     fit(tmp_path / "assessed", assessed, spec(), assess=assess, assess_every=1)
     assert equal_weights(weights(plain), weights(assessed))
-
-
-# Errors
-
-
-@pytest.mark.parametrize("broken", ["loss", "gradient"])
-def test_a_loss_or_gradient_that_is_not_finite_stops_training(tmp_path, broken):
-    model = net()
-
-    def loss(batch, step):
-        value = squared_error(model)(batch, step)[0]
-        if step < 3:
-            return value, {"part": 1.0}
-        # The root of zero is finite, its slope is not.
-        return (value * math.nan if broken == "loss" else value + (value * 0).sqrt()), {"part": 1.0}
-
-    found = "the loss is nan" if broken == "loss" else r"the loss is [\d.]+"
-    with pytest.raises(
-        TrainingError,
-        match=rf"^stage: {found} and its gradient's norm nan at step 4 \(terms: {{.*'part': 1\.0.*}}\)\. "
-        r"The last checkpoint is kept\. Lower learning_rate \(0\.05\) or use precision: fp32\.$",
-    ):
-        fit(tmp_path, model, spec(), loss=loss)
-    assert len(log_rows(tmp_path)) == 3
-    assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
 
 
 def test_task_loss_is_the_models_own():

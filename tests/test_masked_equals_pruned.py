@@ -23,6 +23,8 @@ from prunekit.testing.tiny import TINY_MODELS, tiny_inputs, tiny_model
 
 pytestmark = pytest.mark.usefixtures("exact_norm")
 
+# One encoder-decoder and one encoder at every change, all of them in CI.
+NAMES = [pytest.param(name, marks=[] if name in ("t5", "vit") else pytest.mark.slow) for name in TINY_MODELS]
 VISIBLE = 1e-3
 KINDS = {
     "head": ("head",),
@@ -41,7 +43,7 @@ CASES = [(kind, soft) for kind in KINDS for soft in (False, True) if (kind, soft
     ("kind", "soft", "attention"),
     [(*case, "sdpa") for case in CASES] + [(*case, "eager") for case in CASES if case[0] in EAGER_TOO],
 )
-@pytest.mark.parametrize("name", TINY_MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_masked_equals_pruned_in_float64(name, kind, soft, attention, prunable):
     target = prunable(tiny_model(name, dtype=torch.float64))
     target.model.set_attn_implementation(attention)
@@ -52,7 +54,7 @@ def test_masked_equals_pruned_in_float64(name, kind, soft, attention, prunable):
 
 
 @pytest.mark.parametrize(("kind", "soft"), CASES)
-@pytest.mark.parametrize("name", TINY_MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_masked_equals_pruned_in_float32(name, kind, soft, prunable):
     target = prunable(tiny_model(name))
     with torch.no_grad():  # the tiny T5's unscaled scores are so large that float32 itself is off by 1e-4
@@ -122,7 +124,7 @@ def assert_equal_and_visible(target, entries):
 
 
 @pytest.mark.parametrize("case", DEAD)
-@pytest.mark.parametrize("name", TINY_MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_dead_parts_are_the_identity(name, case, prunable):
     assert_equal_and_visible(prunable(tiny_model(name, dtype=torch.float64)), DEAD[case])
 

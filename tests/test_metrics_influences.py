@@ -9,6 +9,8 @@ import pytest
 
 from prunekit.tasks.metrics import METRICS, overlap
 
+pytestmark = pytest.mark.slow
+
 NUMBERS = ("pearson", "spearman", "pearson-spearman")
 LABELS = ("accuracy", "top-1", "top-5", "f1", "macro-f1", "mcc")
 

@@ -16,6 +16,8 @@ from prunekit.tasks.metrics import (
     TOKEN_F1,
 )
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES, SETS = 150, 400
 
 

@@ -21,7 +21,7 @@ from prunekit.pruning.target import PrunableModel
 from prunekit.pruning.verify import verify
 from prunekit.training import checkpoints, l0
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 BOTH = pytest.mark.parametrize("name", ["t5", "bart"])
 ENCODER_GROUPS = {f"encoder.{i}.{part}" for i in range(3) for part in ("self_attn.heads", "ffn.neurons")}

@@ -18,7 +18,7 @@ from prunekit.pruning.verify import verify
 from prunekit.training import checkpoints
 from prunekit.training.distill import record_block_outputs
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 BOTH = pytest.mark.parametrize("name", ["t5", "bart"])
 AUTO = pytest.mark.parametrize("selection", ["auto", "auto-blocks"])

@@ -12,7 +12,7 @@ from prunekit.errors import BudgetError, TrainingError, UnsupportedModelError
 from prunekit.pruning.layers import select_layers
 from prunekit.testing.tiny import tiny_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 def refused(error, folder, model="t5", **options):

@@ -12,13 +12,13 @@ from test_nash_errors import refused
 from toy_task import copy_task
 
 from prunekit import job, pipeline
-from prunekit.errors import BudgetError
+from prunekit.errors import BudgetError, RunFolderError
 from prunekit.models import load_model
 from prunekit.pruning.cost import sparsity
 from prunekit.pruning.plan import PruningPlan
 from prunekit.pruning.verify import verify
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 # A run
@@ -101,6 +101,16 @@ def test_an_interrupted_run_goes_on_with_the_shape_that_it_trains(tmp_path):
     assert (resumed.keep, resumed.scale) == (expected.keep, expected.scale)
     assert resumed.achieved["latency"]["chosen"] == expected.achieved["latency"]["chosen"]
     assert len(slow.stopwatch.timed) == 1
+
+
+def test_a_damaged_choice_is_told_with_what_to_delete(tmp_path):
+    path = tmp_path / "checkpoints" / "prune-shape.json"
+    path.parent.mkdir()
+    path.write_text("{")
+    with pytest.raises(RunFolderError) as caught:
+        run(tmp_path, 0.75)
+    assert str(caught.value).startswith(f"{path} is damaged: not JSON: line 1, column 2: ")
+    assert str(caught.value).endswith("Delete the folder that it is in to choose and train a shape again.")
 
 
 def test_the_record_is_plain_data(tmp_path):

@@ -10,6 +10,8 @@ from prunekit.errors import UnsupportedModelError
 from prunekit.scoring.frozen import frozen
 from prunekit.testing.tiny import TINY_MODELS, tiny_model
 
+pytestmark = pytest.mark.slow
+
 ARCHITECTURES = ["t5", "bart", "bert", "vit"]
 
 

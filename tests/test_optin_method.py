@@ -21,6 +21,8 @@ from prunekit.scoring.scores import Scores
 from prunekit.testing.tiny import TINY_MODELS, tiny_model
 from prunekit.training.loop import Trainer
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"probes": 8}
 NEURONS = "encoder.0.ffn.neurons"
 

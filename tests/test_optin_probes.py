@@ -10,6 +10,8 @@ from prunekit.scoring.frozen import frozen
 from prunekit.scoring.replay import run_dense
 from prunekit.testing.tiny import tiny_model
 
+pytestmark = pytest.mark.slow
+
 KL_WEIGHT = 0.5
 SETTINGS = {"kl_weight": KL_WEIGHT, "tokens": 5, "aggregate": "sum"}
 ARCHITECTURES = ["t5", "bart", "bert", "vit"]

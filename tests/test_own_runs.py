@@ -21,7 +21,7 @@ from prunekit.recipe import load_recipe
 from prunekit.tasks.data.source import DataSpec
 from prunekit.testing.tiny import tiny_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 PAGE = Path(__file__).parents[1] / "docs" / "tasks.md"
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)

@@ -16,6 +16,8 @@ from prunekit.tasks.own.templates import Template
 from prunekit.tasks.own.text2text import Text2Text, Text2TextConfig
 from prunekit.testing.tiny import tiny_model
 
+pytestmark = pytest.mark.slow
+
 ROWS = [("a b c", "d"), ("e", "f g")]
 
 

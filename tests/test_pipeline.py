@@ -17,7 +17,7 @@ from prunekit.models import load_model
 from prunekit.pruning.plan import PruningPlan
 from prunekit.recipe import EvaluateSpec, SpeedSpec, TaskSpec, load_recipe
 
-pytestmark = pytest.mark.usefixtures("module_on_one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_on_one_thread")]
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,7 @@ def test_a_run_leaves_its_files(finished):
         "answers-dense.jsonl",
         "answers-pruned.jsonl",
         "checkpoints",
+        "manifest.json",
         "model",
         "plan.json",
         "quality.json",
@@ -217,6 +218,7 @@ def test_a_run_goes_on_at_the_first_missing_file(copied, finished, dense):
         "report.json",
         "report.md",
         "report.html",
+        "manifest.json",
         "model/README.md",  # its figures are the report's
     }
     assert report["quality"]["pruned"] == finished[1]["quality"]["pruned"]
@@ -273,6 +275,7 @@ def test_a_cut_that_is_not_the_masked_model_is_not_saved(tmp_path, dense, monkey
     monkeypatch.setattr(job, "verify", spoilt)
     with pytest.raises(VerificationError, match=r"^the pruned model is not the masked model: "):
         run(quick_recipe(dense), tmp_path / "run")
+    assert (tmp_path / "run" / "plan.json").is_file()
     assert not (tmp_path / "run" / "model").exists()
     assert not (tmp_path / "run" / "checkpoints" / "pruned").exists()
 

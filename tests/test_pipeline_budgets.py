@@ -11,7 +11,7 @@ from pipeline_calls import REGISTRY, quick_recipe, run, saved_tiny
 from prunekit import pipeline
 from prunekit.models import load_model
 
-pytestmark = pytest.mark.usefixtures("module_on_one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_on_one_thread")]
 
 
 @pytest.fixture(scope="module")

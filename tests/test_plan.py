@@ -39,6 +39,15 @@ def test_masks_hold_the_scales_and_zeros(groups):
     assert mask.tolist() == [0.0, 0.5, 0.0, 2.0]
 
 
+def test_masks_for_a_model_without_the_group_are_refused(groups):
+    with pytest.raises(PlanError) as caught:
+        PruningPlan(keep={"encoder.0.self_attn.head": (0,)}).masks(groups)
+    assert str(caught.value) == (
+        "the plan names the group 'encoder.0.self_attn.head', which this model does not have; did you mean "
+        "encoder.0.self_attn.heads?"
+    )
+
+
 def test_a_mask_of_ones_leaves_no_trace_in_the_plan(groups):
     plan = PruningPlan.from_masks({"encoder.0.self_attn.heads": torch.ones(4)}, groups)
     assert plan.keep == {}

@@ -12,6 +12,8 @@ from cli_calls import call_main
 from prunekit import plugins
 from prunekit.cli import app
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """\
 version: 1
 model: embedded:bert-gloss
@@ -60,6 +62,7 @@ QUICK = {
 }
 ON_A_RUN = {
     "show": ["run"],
+    "verify": ["run"],
     "diff": ["embedded:bert-gloss", "run", "--task", "gloss", "--limit", "8"],
     "compare": ["run", "--out", "compared"],
     "evaluate": ["run", "--task", "gloss", "--limit", "8"],

@@ -54,7 +54,7 @@ def not_public(names):
 def docstring_of(name):
     """The docstring; of a constant, the text under its assignment."""
     found = resolved(name)
-    if inspect.isclass(found) or inspect.isroutine(found):
+    if inspect.ismodule(found) or inspect.isclass(found) or inspect.isroutine(found):
         return inspect.getdoc(found)
     module, _, attribute = name.rpartition(".")
     body = ast.parse(Path(import_module(module).__file__).read_text()).body

@@ -19,7 +19,7 @@ from prunekit.plugins import get_registry
 from prunekit.recipe import Recipe
 from prunekit.tasks.base import make_task
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 WORDS = "abcdefgh"
 QUICK_MASKS = {"sparsity_tolerance": 0.9, "validation_limit": 4}

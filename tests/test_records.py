@@ -8,6 +8,7 @@ from prunekit.errors import DataError
 from prunekit.tasks.base import Evaluation
 from prunekit.tasks.records import read_answers, write_answers
 
+AGAIN = "Delete it and evaluate the model again: the command of its run does that."
 LINE = {"input": "a", "references": ["b"], "answer": "c", "length": 3, "influences": {"per": 1.5}}
 
 
@@ -84,12 +85,12 @@ def test_a_line_that_is_wrong_is_named_with_what_is(changes, problem, tmp_path):
     path = lines(tmp_path / "answers.jsonl", LINE, {**LINE, **changes})
     with pytest.raises(DataError) as caught:
         read_answers(path)
-    assert str(caught.value) == f"{path}, line 2: {problem}. Evaluate the model again."
+    assert str(caught.value) == f"{path}, line 2: {problem}. {AGAIN}"
 
 
 def test_a_line_without_a_key_is_named(tmp_path):
     path = lines(tmp_path / "answers.jsonl", {key: LINE[key] for key in LINE if key != "answer"})
-    with pytest.raises(DataError, match=r"answers\.jsonl, line 1: no 'answer'\. Evaluate"):
+    with pytest.raises(DataError, match=r"answers\.jsonl, line 1: no 'answer'\. Delete it and evaluate"):
         read_answers(path)
 
 
@@ -103,7 +104,7 @@ def test_a_line_that_is_no_object_is_named(line, tmp_path):
 def test_a_file_that_was_cut_off_is_not_read_in_part(tmp_path):
     path = tmp_path / "answers.jsonl"
     path.write_text(f"{json.dumps(LINE)}\n{json.dumps(LINE)[:20]}")
-    with pytest.raises(DataError, match=r"answers\.jsonl, line 2: the file ends within it\. Evaluate"):
+    with pytest.raises(DataError, match=r"answers\.jsonl, line 2: the file ends within it\. Delete it"):
         read_answers(path)
 
 

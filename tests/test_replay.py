@@ -9,6 +9,8 @@ from prunekit.errors import PlanError, UnsupportedModelError
 from prunekit.scoring.replay import Tap, idle_units, record, run, run_dense
 from prunekit.testing.tiny import TINY_MODELS, tiny_inputs, tiny_model
 
+pytestmark = pytest.mark.slow
+
 
 def bits(model):
     """Everything a run could leave on a model."""

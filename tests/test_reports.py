@@ -22,6 +22,22 @@ def summary(report, width=140):
     return console.file.getvalue()
 
 
+DIGESTS = {"model": "ab" * 32, "recipe": "cd" * 32, "data": "ef" * 32}
+
+
+@pytest.mark.parametrize(
+    ("data", "said"), [(DIGESTS["data"], "data efefefefefef"), (None, "data shipped with prunekit")]
+)
+def test_the_fingerprint_is_one_line(data, said):
+    report = {**REPORT, "fingerprint": {**DIGESTS, "data": data}}
+    line = f"\nFingerprint: model abababababab, recipe cdcdcdcdcdcd, {said}, python 3.11.7.\n"
+    assert line in render_markdown(report)
+
+
+def test_a_report_of_an_earlier_prunekit_has_no_fingerprint():
+    assert "Fingerprint" not in render_markdown(REPORT)
+
+
 def test_title_names_label_method_model_and_task():
     assert render_markdown(REPORT).startswith("# nash-2 (nash) on embedded:t5-g2p, task g2p\n")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 
@@ -12,7 +13,9 @@ from safetensors import safe_open
 from torch import nn
 
 from prunekit.errors import CheckpointError
+from prunekit.training import checkpoints
 from prunekit.training.loop import Assessment, ParameterGroup
+from prunekit.training.stage import Stage
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -112,11 +115,21 @@ def test_a_finished_stage_is_not_trained_again(tmp_path, uninterrupted):
     assert equal_weights(again.state(), whole.state())
 
 
-def test_a_half_written_log_line_is_dropped(tmp_path, uninterrupted):
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b'{"stage": "stage", "st',
+        b'{"stage": "stage", "step": 3, "x": {}',  # ends as whole lines do
+        b'{"stage": "st\xc3',  # half a character
+        b"\0" * 40,  # what some file systems leave after a power cut
+        b"7}",
+    ],
+)
+def test_a_half_written_log_line_is_dropped(tmp_path, uninterrupted, tail):
     with pytest.raises(Stopped):
         Run(tmp_path).fit(stop_after=5)
-    with (tmp_path / "train.jsonl").open("a") as log:
-        log.write('{"stage": "stage", "st')
+    with (tmp_path / "train.jsonl").open("ab") as log:
+        log.write(tail)
     Run(tmp_path).fit()
     assert log_rows(tmp_path) == log_rows(uninterrupted[0].folder)
 
@@ -129,16 +142,94 @@ def test_checkpoints_are_safetensors_and_nothing_else(uninterrupted):
         assert file.read_bytes()[8:9] == b"{"
         assert size < file.stat().st_size
         with safe_open(file, framework="pt") as content:
-            assert set(content.metadata()) == {"format", "facts"}
+            assert set(content.metadata()) == {"format", "facts", "sha256"}
 
 
-@pytest.mark.parametrize("damage", ["cut", "text", "pickle"])
+# The updates at which states are written: last 3, best 4, best 6, last 6, last 9, last 12, last 14.
+@pytest.mark.parametrize("number", range(1, 8))
+def test_a_crash_while_a_state_is_written_leaves_the_one_before(tmp_path, uninterrupted, monkeypatch, number):
+    save, calls = checkpoints.save_file, itertools.count(1)
+
+    def killed(tensors, path, metadata):
+        save(tensors, path, metadata=metadata)
+        if next(calls) == number:
+            path.write_bytes(path.read_bytes()[:300])
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save_file", killed)
+        with pytest.raises(Stopped):
+            Run(tmp_path).fit()
+    whole, result = uninterrupted
+    run = Run(tmp_path)
+    assert run.fit().best_step == result.best_step
+    assert equal_weights(run.state(), whole.state())
+    assert log_rows(tmp_path) == log_rows(whole.folder)
+
+
+def test_a_crash_between_the_last_and_the_best_state_loses_neither(tmp_path, uninterrupted, monkeypatch):
+    settle = Stage._settle_best
+
+    def killed(stage):
+        if stage.done == 6 and stage.best_step == 6:
+            raise Stopped
+        settle(stage)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stage, "_settle_best", killed)
+        with pytest.raises(Stopped):
+            Run(tmp_path).fit()
+    run = Run(tmp_path)
+    assert run.fit().best_step == 6
+    assert equal_weights(run.state(), uninterrupted[0].state())
+
+
+def test_a_best_state_that_no_checkpoint_speaks_of_does_not_replace_the_one_before(tmp_path):
+    # As where kernels are not deterministic: what was best before the crash is not best after it.
+    verdicts = {2: 1.0, 4: 0.0, 6: 5.0}
+    model, states = net(), {}
+
+    def assess(step):
+        states[step] = weights(model)
+        return Assessment({}, rank=(verdicts.get(step, 0.0),))
+
+    def stop(step):
+        if step == 7:
+            raise Stopped
+
+    settings = spec(checkpoint_every=4)
+    with pytest.raises(Stopped):
+        fit(tmp_path, model, settings, assess=assess, assess_every=2, after_step=stop)
+    second = states[2]
+    verdicts[6] = 0.0
+    model = net()
+    assert fit(tmp_path, model, settings, assess=assess, assess_every=2).best_step == 2
+    assert equal_weights(weights(model), second)
+
+
+def test_a_best_state_of_another_step_is_an_error_that_says_what_to_delete(tmp_path):
+    Run(tmp_path).fit()
+    best = tmp_path / "checkpoints" / "stage-best.safetensors"
+    checkpoints.save_tensors(best, checkpoints.load_tensors(best)[0], {"step": 4})
+    text = (
+        "stage-best.safetensors holds step 4, but the best state was that of step 6. Delete it and "
+        "stage-last.safetensors to start this stage again."
+    )
+    with pytest.raises(CheckpointError, match=f"^{re.escape(text)}$"):
+        Run(tmp_path).fit()
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "text", "pickle"])
 def test_a_damaged_checkpoint_is_an_error_that_says_what_to_delete(tmp_path, damage):
     with pytest.raises(Stopped):
         Run(tmp_path).fit(stop_after=5)
     last = tmp_path / "checkpoints" / "stage-last.safetensors"
     if damage == "cut":
         last.write_bytes(last.read_bytes()[:200])
+    elif damage == "flipped":
+        content = bytearray(last.read_bytes())
+        content[-5] ^= 1
+        last.write_bytes(content)
     elif damage == "text":
         last.write_text("not tensors")
     else:
@@ -158,7 +249,7 @@ def test_a_checkpoint_of_another_format_is_an_error(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     save_file({"a": torch.ones(1)}, tmp_path / "checkpoints" / "stage-last.safetensors", {"format": "7"})
     text = (
-        "stage-last.safetensors has format '7'; this prunekit reads 1. Delete it to start this stage again."
+        "stage-last.safetensors has format '7'; this prunekit reads 2. Delete it to start this stage again."
     )
     with pytest.raises(CheckpointError, match=f"^{re.escape(text)}$"):
         Run(tmp_path).fit()

@@ -17,6 +17,8 @@ from prunekit.plugins import Registry, Source, get_registry, plugin_sources
 from prunekit.recipe import load_recipe
 from prunekit.scaffold import IMPORTED, TEMPLATES, rendered, write_method
 
+pytestmark = pytest.mark.slow
+
 NAME = "tidy-weights"
 OTHER = "neat-weights"  # never imported, so that its module is not there
 

@@ -13,7 +13,7 @@ from speed_calls import TINY, FakeClock, measure_bert, small_spec, timed_bert, t
 from prunekit.errors import PrunekitError
 from prunekit.measure.speed import as_pair, measure_speed, random_inputs
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 def test_medians_percentiles_and_samples_are_those_of_the_timed_rounds():

@@ -14,7 +14,7 @@ from prunekit.measure.baselines import with_baselines
 from prunekit.measure.contestants import make_entries
 from prunekit.measure.speed import Contestant, measure_speed, random_inputs
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 def measure(models, spec, **options):

@@ -12,7 +12,7 @@ from prunekit.measure.failures import describe, is_out_of_memory
 from prunekit.measure.speed import Contestant, as_pair, measure_speed, random_inputs
 from prunekit.measure.sweep import measure_sweep
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 CPU_ALLOCATOR = (
     "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to"

@@ -32,6 +32,8 @@ from prunekit.tasks.data.tables import DiskColumn, read_table
 from prunekit.tasks.text_classification import LabelledText, TokenizedText
 from prunekit.testing.tiny import tiny_model
 
+pytestmark = pytest.mark.slow
+
 MANY = 3 * BLOCK + 5
 ROWS = [{"text": f"a {'b ' * (i % 7)}c", "label": ["good", "bad"][i % 3 % 2]} for i in range(MANY)]
 WRITERS = {

@@ -15,6 +15,8 @@ from own_calls import write_csv
 from prunekit.errors import DataError
 from prunekit.tasks.data.source import DataSpec, open_splits
 
+pytestmark = pytest.mark.slow
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HUB = {"hub": "nyu-mll/glue", "config": "sst2", "revision": COMMIT}
 

@@ -17,6 +17,8 @@ from pydantic import ValidationError
 from prunekit.errors import DataError
 from prunekit.tasks.data.source import DataSpec, open_splits
 
+pytestmark = pytest.mark.slow
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ROWS = [{"text": text, "label": label} for text, label in REVIEWS]
 

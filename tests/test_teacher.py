@@ -22,7 +22,7 @@ from prunekit.progress import Progress
 from prunekit.recipe import Recipe
 from prunekit.teacher import dense_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 TEACHER = {"train": {"max_steps": 6, "batch_size": 8, "checkpoint_every": 2}}
 NO_RECOVERY = {"epochs": 0}

@@ -18,6 +18,8 @@ from prunekit.progress import Progress
 from prunekit.tasks import prunekit_register_metrics, prunekit_register_tasks
 from prunekit.tasks.g2p import G2P, G2PConfig
 
+pytestmark = pytest.mark.slow
+
 
 def tiny_t5(vocab_size=72):
     torch.manual_seed(0)

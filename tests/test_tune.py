@@ -20,6 +20,8 @@ from prunekit.pruning.plan import PruningPlan
 from prunekit.scoring.tune import DAMP, tune
 from prunekit.testing.tiny import TINY_MODELS, tiny_model
 
+pytestmark = pytest.mark.slow
+
 EXACT = 1e-12  # damping that leaves no trace
 
 

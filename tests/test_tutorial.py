@@ -9,6 +9,8 @@ import pytest
 from installed_calls import Installed
 from tutorial_page import Walk, difference, read_steps, replaced
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).parents[1] / "docs" / "writing-a-plugin.md"
 STEPS = read_steps(PAGE)
 TITLES = [step.title for step in STEPS]

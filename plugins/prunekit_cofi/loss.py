@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from prunekit.pruning.units import Stack, sublayer_group
-from prunekit.training.distill import IGNORED, counted_positions, logit_kl, predicted, record_block_outputs
+from prunekit.training.distill import counted_positions, logit_kl, predicted, record_block_outputs
 from prunekit.training.layers import LayerTransform, layer_loss
 from prunekit.training.loop import Batch
+from prunekit.training.share import IGNORED, of_labels
 from prunekit_cofi.config import CofiConfig
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ class CofiLoss:
         with record_block_outputs(self._recorded(self.student)) as own:
             output = model(**batch)
         if config.label_weight:
-            terms["label"] = output.loss
-            total = total + config.label_weight * output.loss
+            terms["label"] = of_labels(output.loss, batch)
+            total = total + config.label_weight * terms["label"]
         if not (config.prediction_weight or config.layer_weight):
             return total, terms
         with torch.no_grad(), record_block_outputs(self._recorded(self.teacher)) as theirs:

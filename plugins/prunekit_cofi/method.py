@@ -34,8 +34,8 @@ class Cofi:
 
         Raises:
             UnsupportedModelError: if hidden units are to be pruned and this model's cannot.
-            BudgetError: if the budget is a latency, the scope holds only part of what a mask spans, or the
-                steps cannot reach the sparsity.
+            BudgetError: if the budget is a latency, the scope holds only part of what a mask spans, the
+                steps cannot reach the sparsity, or a milestone is not on the way.
             TrainingError: if the learned sparsity ends further from the target than ``sparsity_tolerance``.
         """
         # Imported here so that listing methods does not load torch.

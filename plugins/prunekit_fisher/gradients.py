@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from prunekit import ranks
 from prunekit.errors import DataError
 from prunekit.progress import Progress
 from prunekit.scoring.frozen import frozen, to_model
@@ -36,7 +37,7 @@ def fisher_scores(
     Args:
         target: the dense model; it is left as it was.
         groups: the unit groups to score.
-        batches: model inputs with labels.
+        batches: model inputs with labels; of several processes each takes some.
         progress: where to draw.
 
     Returns:
@@ -49,16 +50,19 @@ def fisher_scores(
     model = target.model
     options: Any = {"dtype": model.dtype, "device": model.device, "requires_grad": True}
     masks = {name: torch.ones(target.groups[name].size, **options) for name in groups}
-    found: dict[str, list[Tensor]] = {name: [] for name in groups}
     bars = progress or Progress(quiet=True)
     with frozen(model), torch.enable_grad(), bars.task("Fisher", total=len(batches)) as advance:
-        for batch in batches:
+
+        def of_batch(batch: Mapping[str, Tensor]) -> list[Tensor]:
             with target.masked(masks):
                 loss = _loss(model, to_model(batch, model))
-            for name, gradient in zip(groups, torch.autograd.grad(loss, list(masks.values())), strict=True):
-                found[name].append(gradient.cpu())
+            gradients = torch.autograd.grad(loss, list(masks.values()))
             advance()
-    gradients = {name: torch.stack(parts) for name, parts in found.items()}  # [batches, N]
+            return [gradient.cpu() for gradient in gradients]
+
+        found = ranks.each(batches, of_batch)
+    # [batches, N] each
+    gradients = {name: torch.stack(parts) for name, *parts in zip(groups, *found, strict=True)}
     return Scores({name: g.double().square().sum(0) for name, g in gradients.items()}, gradients=gradients)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from prunekit.errors import BudgetError
 from prunekit.files import write_text
+from prunekit.json_files import read_json
 from prunekit.latency.meet import TOLERANCE, TRIES
 from prunekit.pruning.layers import select_layers
 from prunekit.pruning.plan import PruningPlan
@@ -33,6 +34,7 @@ STEP = 0.01
 """Between the encoder sparsities that are looked at."""
 KEPT_IN = "checkpoints/prune-shape.json"
 """Where a run folder keeps the choice."""
+_DAMAGED = "Delete the folder that it is in to choose and train a shape again."
 
 # The command line shows what loggers below "prunekit" have to tell.
 _log = logging.getLogger("prunekit.nash")
@@ -80,6 +82,7 @@ class TimedChoice:
         Raises:
             BudgetError: if nothing measures times, or no shape is fast enough, with the smallest ratio that
                 one has.
+            RunFolderError: if the file of the choice is damaged.
         """
         if target.stopwatch is None:
             raise BudgetError(
@@ -88,7 +91,7 @@ class TimedChoice:
             )
         path = folder / KEPT_IN
         if path.is_file():
-            return cls(target.stopwatch, json.loads(path.read_text(encoding="utf-8")))
+            return cls(target.stopwatch, read_json(path, _DAMAGED))
         return cls(target.stopwatch, _chosen(target, target.stopwatch, config, budget))
 
     @property

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from prunekit.training.distill import (
-    IGNORED,
     counted_positions,
     hidden_mse,
     logit_kl,
@@ -17,6 +16,7 @@ from prunekit.training.distill import (
     record_block_outputs,
 )
 from prunekit.training.loop import Batch
+from prunekit.training.share import IGNORED, of_labels, weighted
 from prunekit_nash.config import NashConfig
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ class StudentLoss:
         with record_block_outputs(_blocks(self.student)) as own:
             output = self.student.model(**batch)
         if config.label_weight:
-            terms["label"] = output.loss if labels is None else self._label_loss(output.logits, labels)
+            terms["label"] = (
+                of_labels(output.loss, batch) if labels is None else self._label_loss(output.logits, labels)
+            )
             total = total + config.label_weight * terms["label"]
         if self.teacher is None:
             return total, terms
@@ -92,7 +94,8 @@ class StudentLoss:
     def _label_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         pad = self.student.model.config.pad_token_id
         scored = torch.where(labels != IGNORED, labels, pad) if self.config.count_padding else labels
-        return nn.functional.cross_entropy(logits.flatten(0, 1).float(), scored.flatten())
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1).float(), scored.flatten())
+        return weighted(loss, (scored != IGNORED).sum())
 
 
 def _blocks(target: PrunableModel) -> list[nn.Module]:

@@ -44,8 +44,8 @@ class Nash:
 
         Raises:
             UnsupportedModelError: if the model has no encoder and decoder.
-            BudgetError: if the budget reaches beyond the encoder, the steps cannot reach it, or no shape is
-                as fast as it asks.
+            BudgetError: if the budget reaches beyond the encoder, the steps cannot reach it, no shape is as
+                fast as it asks, or a milestone is not on the way.
             TrainingError: if the learned sparsity ends further from the target than ``sparsity_tolerance``.
         """
         # Imported here so that listing methods does not load torch.
@@ -151,6 +151,12 @@ def _check(target: PrunableModel, budget: BudgetSpec, config: NashConfig) -> Non
         raise BudgetError(
             f"nash: without snap_to_budget each group loses what its own masks amount to, so widths are no "
             f"multiples of budget.round_to = {budget.round_to}. Leave out one of the two."
+        )
+    if budget.metric == "latency" and config.save_at:
+        raise BudgetError(
+            "nash: save_at names sparsities of the encoder, but a latency budget chooses that by time, with "
+            "the decoder's depth. Write budget.sparsity and decoder_layers, or leave out save_at and run "
+            "each ratio with `prunekit compare --sweep budget.ratio=...`."
         )
     if budget.metric == "latency" and config.selection == "auto":
         raise BudgetError(

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from prunekit import ranks
 from prunekit.pruning.units import Sublayer
 from prunekit.scoring.microbatches import Batch
 from prunekit.scoring.scores import Scores
-from prunekit_optin.exact import Advance, Units, exact_terms
+from prunekit_optin.exact import Advance, Terms, Units, exact_terms
 from prunekit_optin.probes import CHUNK, Prober
 from prunekit_optin.reference import Reference
 from prunekit_optin.released import combined, factors
@@ -110,15 +111,21 @@ class Scorer:
         for number, batch in enumerate(self.batches[kind]):
             with torch.inference_mode():
                 reference = self._reference(batch, number, EXACT_CALL_TOKENS)
-            terms = exact_terms(
-                self.target,
-                reference,
-                self.trajectory,
-                units,
-                advance=advance,
-                leak=self.config.head_mask_leak and kind == "head",
-                pre_activation=self.config.pre_activation_masks,
-            )
+
+            def of_groups(names: Sequence[str], reference: Reference = reference) -> dict[str, Terms]:
+                return exact_terms(
+                    self.target,
+                    reference,
+                    self.trajectory,
+                    {name: units[name] for name in names},
+                    advance=advance,
+                    leak=self.config.head_mask_leak and kind == "head",
+                    pre_activation=self.config.pre_activation_masks,
+                )
+
+            terms: dict[str, Terms] = {}
+            for part in ranks.each(ranks.hands(list(units)), of_groups):
+                terms |= part
             scores = combined(self.config, sublayers, [terms[name] for name in units], last)
             for name, score in zip(units, scores, strict=True):
                 totals[name] += score
@@ -130,18 +137,23 @@ class Scorer:
     def _samples(self, groups: Sequence[str]) -> list[dict[str, Tensor]]:
         """Signed samples ``[R, N]`` of each group, for each batch."""
         batches = self.batches[self._kind(groups[0])]
-        probers = []
-        for number, batch in enumerate(batches):
-            with torch.no_grad():
-                reference = self._reference(batch, number, PROBE_CALL_TOKENS)
-            seed = -1 - self.seed * _SEEDS_PER_RUN - number
-            probers.append(Prober(self.target, reference, self.trajectory, groups, seed=seed))
+        numbers = range(len(batches))
+        probers: dict[int, Prober] = {}
         count = max(2, ceil(self.config.probes / len(batches)))
         with self.progress.task("Probes", total=count * len(batches)) as advance:
-            found = [prober.draw(count, advance) for prober in probers]
+
+            def begun(number: int) -> dict[str, Tensor]:
+                with torch.no_grad():
+                    reference = self._reference(batches[number], number, PROBE_CALL_TOKENS)
+                seed = -1 - self.seed * _SEEDS_PER_RUN - number
+                probers[number] = Prober(self.target, reference, self.trajectory, groups, seed=seed)
+                return probers[number].draw(count, advance)
+
+            # A batch is always the same process's.
+            found = ranks.each(numbers, begun)
             while self.config.wanted_error and self._error(found) > self.config.wanted_error:
-                for drawn, prober in zip(found, probers, strict=True):
-                    more = prober.draw(CHUNK, advance)
+                further = ranks.each(numbers, lambda number: probers[number].draw(CHUNK, advance))
+                for drawn, more in zip(found, further, strict=True):
                     drawn.update({name: torch.cat([samples, more[name]]) for name, samples in drawn.items()})
         return found
 

@@ -6,20 +6,36 @@ Commands import what they need when they run, so that ``prunekit --help`` answer
 from __future__ import annotations
 
 import logging
+import os
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from prunekit.cli import adapters, compare, diff, doctor, measure, methods, prune, recipes, show, tasks
-from prunekit.errors import PrunekitError, RecipeError
+from prunekit import interrupts, ranks
+from prunekit.cli import (
+    adapters,
+    compare,
+    diff,
+    doctor,
+    measure,
+    methods,
+    prune,
+    recipes,
+    show,
+    tasks,
+    verify,
+)
+from prunekit.errors import OtherProcessError, PrunekitError, RecipeError
+from prunekit.shown import harmless
 
 
 class _Guarded(TyperGroup):
-    """Turns exceptions into messages and exit codes: 2 for a faulty recipe, 130 for Ctrl-C, else 1."""
+    """Turns exceptions into messages and exit codes: 2 for a faulty recipe, 130, 143 for signals, else 1."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if "--debug" in args:  # people add it at the end of the command that failed
@@ -28,11 +44,14 @@ class _Guarded(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            with _log_shown():
+            with interrupts.caught(), _log_shown(), _one_voice():
                 return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            typer.echo("Interrupted.", err=True)
-            raise typer.Exit(130) from error
+            stop = error if isinstance(error, interrupts.Interrupted) else interrupts.Interrupted()
+            typer.echo(str(stop), err=True)
+            raise typer.Exit(stop.exit_code) from error
+        except OtherProcessError as error:  # which has said what there is to say
+            raise typer.Exit(1) from error
         except PrunekitError as error:
             _tell(f"{type(error).__name__}: {error}", debug=ctx.params["debug"])
             raise typer.Exit(2 if isinstance(error, RecipeError) else 1) from error
@@ -54,10 +73,10 @@ class _Echo(logging.Handler):
         self._told: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        # The runs of a comparison all have the same to say of their data.
-        if (text := self.format(record)) not in self._told:
+        # The runs of a comparison all have the same to say of their data, and so have the processes of a run.
+        if ranks.is_first() and (text := self.format(record)) not in self._told:
             self._told.add(text)
-            typer.echo(text, err=True)
+            typer.echo(harmless(text), err=True)
 
 
 @contextmanager
@@ -72,11 +91,22 @@ def _log_shown() -> Iterator[None]:
         logging.getLogger().removeHandler(handler)
 
 
+@contextmanager
+def _one_voice() -> Iterator[None]:
+    """Let the first of several processes alone print results; each tells of its own errors."""
+    if ranks.is_first():
+        yield
+        return
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        yield
+
+
 def _tell(message: str, *, debug: bool) -> None:
+    message = message if ranks.count() == 1 else f"[process {ranks.index()}] {message}"
     if debug:
         typer.echo(traceback.format_exc(), err=True, nl=False)
     else:
-        typer.echo(message, err=True)
+        typer.echo(harmless(message), err=True)
 
 
 app = typer.Typer(
@@ -95,6 +125,7 @@ measure.add_to(app)
 doctor.add_to(app)
 show.add_to(app)
 diff.add_to(app)
+verify.add_to(app)
 app.add_typer(methods.app)
 app.add_typer(adapters.app)
 app.add_typer(tasks.app)
@@ -111,13 +142,17 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    ctx: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
-    pass  # both options act elsewhere: in _Guarded and in _print_version
+    # Both options act elsewhere: in _Guarded and in _print_version.
+    ranks.check()
+    if ctx.invoked_subcommand not in ("prune", "finetune"):
+        ranks.refuse(f"prunekit {ctx.invoked_subcommand}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -19,7 +19,7 @@ import typer
 
 from prunekit.cli.output import print_json
 from prunekit.errors import PluginError
-from prunekit.reports.visible import visible
+from prunekit.shown import visible
 from prunekit.suggest import did_you_mean
 
 if TYPE_CHECKING:

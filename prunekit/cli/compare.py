@@ -10,7 +10,7 @@ import typer
 import yaml
 
 from prunekit.cli.output import AsJson, make_console
-from prunekit.cli.prune import Overrides
+from prunekit.cli.prune import Deterministic, Overrides
 from prunekit.comparison.request import Request
 from prunekit.comparison.request import compare as run
 
@@ -59,6 +59,7 @@ def compare(
         ),
     ] = None,
     overrides: Overrides = None,
+    deterministic: Deterministic = False,
     sort: Annotated[
         str | None,
         typer.Option(metavar="COLUMN", help="Order rows by this column, the best first.", show_default=False),
@@ -91,6 +92,7 @@ def compare(
         reference=reference,
         out=out,
         settings=overrides or [],
+        deterministic=deterministic,
     )
     if refused := request.refused():
         named = ", ".join("--set" if name == "settings" else f"--{name}" for name in refused)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from prunekit.cli.output import print_table
-from prunekit.reports.visible import visible
+from prunekit.shown import visible
 
 if TYPE_CHECKING:
     from prunekit.plugins import Registry

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,8 @@ import typer
 
 from prunekit.cli.output import AsJson, make_console, print_json
 from prunekit.errors import RunFolderError
+from prunekit.json_files import read_json
+from prunekit.manifest import check_read
 
 if TYPE_CHECKING:
     from prunekit.reports.kept import KeptMap
@@ -90,17 +91,8 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
             else "Give the folder of a finished run, such as `prunekit prune` leaves."
         )
         raise RunFolderError(f"{folder} holds no {name}. {advice}")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise RunFolderError(
-            f"{path} is damaged: {error}. Delete it and repeat the run's command."
-        ) from error
-    if not isinstance(found, dict):
-        raise RunFolderError(
-            f"{path} is damaged: it holds no mapping. Delete it and repeat the run's command."
-        )
-    return found
+    check_read(folder, name)
+    return read_json(path, "Delete it and repeat the run's command.")
 
 
 def _facts(report: Mapping[str, Any]) -> dict[str, Any]:

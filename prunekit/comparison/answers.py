@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunekit.comparison.difference import Side
 from prunekit.errors import ComparisonError
+from prunekit.json_files import read_json
+from prunekit.manifest import check_read
 from prunekit.pipeline import evaluated
 from prunekit.tasks.records import answer_rows, read_answers
 
@@ -46,6 +47,7 @@ def kept_answers(base: Path, pruned: Path | None) -> Answered:
     Raises:
         ComparisonError: if a run keeps no answers, or two runs were not scored alike; the text says in what.
         DataError: if a file of answers is damaged.
+        RunFolderError: if a file of a run is.
     """
     first = _quality(base)
     if pruned is None:
@@ -110,12 +112,8 @@ def _quality(run: Path) -> dict[str, Any]:
             f"{run} holds no quality.json, so it is no run that was scored. Give the folder of a finished "
             "run, or two models and --task NAME or --recipe FILE."
         )
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise ComparisonError(
-            f"{path} is damaged: {error}. Delete it and repeat the run's command."
-        ) from error
+    check_read(run, path.name, "answers-dense.jsonl", "answers-pruned.jsonl")
+    found = read_json(path, "Delete it and repeat the run's command.")
     if "evaluated" not in found:
         raise ComparisonError(f"{run} is of an older prunekit, which kept no answers. {_AGAIN}")
     return found

@@ -19,6 +19,8 @@ from prunekit.comparison.timing import time_together
 from prunekit.errors import ComparisonError, RecipeError
 from prunekit.files import write_text
 from prunekit.job import timing_settings
+from prunekit.json_files import read_json
+from prunekit.manifest import check_read
 from prunekit.measure.environment import environment_record
 from prunekit.models import load_processor
 from prunekit.pipeline import TEACHERS
@@ -208,7 +210,8 @@ def _found(folder: Path) -> dict[str, Any]:
                 f"{folder} holds no {name}, so it is no finished run. Finish it with the command that began "
                 "it, or leave it out."
             )
-    report = json.loads((folder / "report.json").read_text())
+    check_read(folder, "report.json", "answers-dense.jsonl", "answers-pruned.jsonl")
+    report = read_json(folder / "report.json", "Delete it and repeat the run's command.")
     return {"report": report, "influences": _influences(folder / "answers-pruned.jsonl")}
 
 
@@ -227,7 +230,7 @@ def _check_same_runs(out: Path, names: Sequence[str]) -> None:
     path = out / FILE
     if not path.is_file():
         return
-    stored = json.loads(path.read_text())
+    stored = read_json(path, "Delete it and repeat the command that made it.")
     before = [seed["run"] for row in stored["rows"] for seed in row["seeds"]]
     if stored["recipe"] is not None or sorted(before) != sorted(names):
         raise ComparisonError(

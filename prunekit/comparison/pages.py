@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from prunekit.files import write_text
+from prunekit.json_files import read_json
+from prunekit.pruning.plan import PruningPlan
 from prunekit.reports.comparison import comparison_table, render
 from prunekit.reports.comparison_page import render_comparison_page
 from prunekit.reports.kept import KeptMap, kept_map
@@ -39,5 +40,5 @@ def write_pages(comparison: Mapping[str, Any], folders: Mapping[str, Path], out:
 
 
 def _kept(folder: Path) -> KeptMap:
-    report, plan = (json.loads((folder / name).read_text()) for name in ("report.json", "plan.json"))
-    return kept_map(plan["keep"], report["structure"])
+    report = read_json(folder / "report.json", "Delete it and repeat the run's command.")
+    return kept_map(PruningPlan.load(folder / "plan.json").keep, report["structure"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,19 +12,22 @@ import yaml
 
 from prunekit.comparison import FILE
 from prunekit.errors import RecipeError
+from prunekit.json_files import read_json
 from prunekit.recipe import Recipe, Settings, Source, load_recipe
-from prunekit.runfolder import RUNS, recipe_name
+from prunekit.runfolder import RUNS, one_writer, recipe_name
 
 if TYPE_CHECKING:
     from prunekit.plugins import Registry
     from prunekit.progress import Progress
 
 Kind = Literal["recipe", "runs", "stored"]
+Points = list[tuple[Mapping[str, Any], Recipe]]
+"""What is swept, and the recipe there."""
 
 FIXED: Mapping[Kind, tuple[str, ...]] = {
     "recipe": (),
     "runs": ("seeds", "sweep", "only", "settings"),
-    "stored": ("seeds", "sweep", "settings", "reference", "out"),
+    "stored": ("seeds", "sweep", "settings", "reference", "out", "deterministic"),
 }
 """What of a `Request` cannot be asked for where runs, or their comparison, are finished."""
 
@@ -42,6 +44,7 @@ class Request:
         reference: the row that all are compared with.
         out: the comparison's folder; one under ``runs`` by default.
         settings: what is to differ from the recipe.
+        deterministic: whether to use only kernels that repeat bit for bit, on a GPU too.
     """
 
     targets: Sequence[Source]
@@ -51,6 +54,7 @@ class Request:
     reference: str | None = None
     out: Path | None = None
     settings: Settings = ()
+    deterministic: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -82,6 +86,7 @@ class Request:
         parts += ["--reference", self.reference] if self.reference else []
         for text in _texts(self.settings):
             parts += ["--set", text]
+        parts += ["--deterministic"] if self.deterministic else []
         return shlex.join(parts)
 
 
@@ -96,37 +101,48 @@ def compare(request: Request, *, registry: Registry, progress: Progress) -> tupl
     """
     if request.kind == "stored":
         folder = request.paths()[0]
-        return json.loads((folder / FILE).read_text()), folder
-    if request.kind == "recipe":
-        return _of_recipe(request, registry, progress)
+        return read_json(folder / FILE, "Delete it and repeat the command that made it."), folder
+    points = _points(request, registry) if request.kind == "recipe" else []
+    # Imported only now: this loads torch, and a faulty recipe should be told of at once.
+    from prunekit.determinism import deterministic
+
+    with deterministic(request.deterministic):
+        if points:
+            return _of_recipe(request, points, registry, progress)
+        return _of_runs(request, registry, progress)
+
+
+def _of_runs(request: Request, registry: Registry, progress: Progress) -> tuple[dict[str, Any], Path]:
     from prunekit.comparison.compare import About, compare_runs
 
     folder = request.out or RUNS / "comparison"
     about = About(folder.name, request.command(), request.reference or "dense")
-    return compare_runs(request.paths(), about, folder, registry=registry, progress=progress), folder
+    with one_writer(folder):
+        return compare_runs(request.paths(), about, folder, registry=registry, progress=progress), folder
 
 
-def _of_recipe(request: Request, registry: Registry, progress: Progress) -> tuple[dict[str, Any], Path]:
-    points = _points(request, registry)
-    # Imported only now: this loads torch, and a faulty recipe should be told of at once.
+def _of_recipe(
+    request: Request, points: Points, registry: Registry, progress: Progress
+) -> tuple[dict[str, Any], Path]:
     from prunekit.comparison.compare import About, compare_recipe
 
     first = points[0][1]
     name = recipe_name(request.targets[0], first)
     folder = request.out or RUNS / f"compare-{name}"
-    found = compare_recipe(
-        points,
-        About(name, request.command(), request.reference or "dense"),
-        folder,
-        seeds=range(first.seed, first.seed + request.seeds),
-        only=request.only,
-        registry=registry,
-        progress=progress,
-    )
+    with one_writer(folder):
+        found = compare_recipe(
+            points,
+            About(name, request.command(), request.reference or "dense"),
+            folder,
+            seeds=range(first.seed, first.seed + request.seeds),
+            only=request.only,
+            registry=registry,
+            progress=progress,
+        )
     return found, folder
 
 
-def _points(request: Request, registry: Registry) -> list[tuple[Mapping[str, Any], Recipe]]:
+def _points(request: Request, registry: Registry) -> Points:
     """The recipe at each point of the sweep."""
     source, settings = request.targets[0], request.settings
     if not request.sweep:

@@ -12,15 +12,17 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prunekit import manifest
 from prunekit.comparison.groups import DENSE
 from prunekit.errors import PrunekitError, RecipeError, RunFolderError
-from prunekit.files import write_text
+from prunekit.files import write_text, writing
 from prunekit.job import single
+from prunekit.json_files import read_json
 from prunekit.measure.speed import as_pair
 from prunekit.pipeline import open_job
 from prunekit.recipe import Recipe, dump_recipe, resolve_method
 from prunekit.reports.comparison_columns import duration
-from prunekit.runfolder import RunFolder
+from prunekit.runfolder import RunFolder, one_writer
 from prunekit.suggest import did_you_mean
 from prunekit.tasks.base import settled
 
@@ -146,18 +148,20 @@ def _is_scored(cell: Cell, folder: Path, registry: Registry) -> bool:
     """Whether a run is done up to its quality.
 
     Raises:
-        RunFolderError: if the folder holds another run.
+        RunFolderError: if the folder holds another run, or a file of it was changed.
     """
     if not (folder / "quality.json").is_file():
         return False
-    RunFolder(folder, dump_recipe(single(cell.recipe, resolve_method(cell.recipe, cell.label, registry))))
-    return True
+    own = single(cell.recipe, resolve_method(cell.recipe, cell.label, registry))
+    run = RunFolder(folder, dump_recipe(own))
+    return all(run.has(stage) for stage in ("verify", "recover", "quality"))
 
 
 def _try(cell: Cell, folder: Path, *, registry: Registry, progress: Progress) -> str | None:
     """The run's error, if it fails."""
     try:
-        open_job(cell.recipe, cell.label, folder, registry=registry, progress=progress).results()
+        with one_writer(folder):
+            open_job(cell.recipe, cell.label, folder, registry=registry, progress=progress).results()
     except RunFolderError:
         raise
     except Exception as error:  # whatever a method does, the other rows must not be lost
@@ -193,18 +197,22 @@ def finish(
         own = as_pair(speed, DENSE, timed)
     path, report = folder / "speed.json", folder / "report.json"
     text = "" if own is None else json.dumps(own, indent=1) + "\n"
-    if report.is_file() and (path.read_text() if path.is_file() else "") == text:
+    if report.is_file() and (path.read_bytes() if path.is_file() else b"") == text.encode():
         return
-    report.unlink(missing_ok=True)
-    if own is None:
-        path.unlink(missing_ok=True)
-    else:
-        write_text(path, text)
-    job = open_job(cell.recipe, cell.label, folder, registry=registry, progress=progress)
-    job.finish(job.results(), own)
+    with one_writer(folder):
+        manifest.forget(folder, ("speed", "report"))
+        with writing(folder):
+            report.unlink(missing_ok=True)
+            if own is None:
+                path.unlink(missing_ok=True)
+        if own is not None:
+            write_text(path, text)
+            manifest.record(folder, "speed")
+        job = open_job(cell.recipe, cell.label, folder, registry=registry, progress=progress)
+        job.finish(job.results(), own)
 
 
 def _quality(folder: Path) -> str:
-    quality = json.loads((folder / "quality.json").read_text())
+    quality = read_json(folder / "quality.json", "Delete it to score that run again.")
     primary = quality["primary"]
     return f"{primary} {quality['pruned'][primary]:.4g} (dense {quality['dense'][primary]:.4g})"

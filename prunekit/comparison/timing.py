@@ -12,6 +12,7 @@ import torch
 from prunekit.comparison.groups import DENSE
 from prunekit.errors import PrunekitError
 from prunekit.files import write_text
+from prunekit.json_files import read_json
 from prunekit.measure.speed import measure_speed, random_inputs
 from prunekit.models import load_model, model_fingerprint
 
@@ -39,6 +40,9 @@ def time_together(
     Returns:
         What `prunekit.measure.speed.measure_speed` returns, or only ``error`` where it failed; and by run
         the name that its model has there.
+
+    Raises:
+        RunFolderError: if the times that were kept are damaged; the text says what to delete.
     """
     prints = {name: model_fingerprint(str(folder / "model")) for name, folder in runs.items()}
     first = {fingerprint: name for name, fingerprint in reversed(prints.items())}
@@ -49,8 +53,10 @@ def time_together(
         "spec": spec.model_dump(mode="json"),
     }
     path = out / FILE
-    if path.is_file() and (stored := json.loads(path.read_text()))["asked"] == asked:
-        return stored["result"], timed
+    if path.is_file():
+        stored = read_json(path, "Delete it to time all models again.")
+        if stored.get("asked") == asked and isinstance(stored.get("result"), dict):
+            return stored["result"], timed
     try:
         result = _measure(dense, {name: runs[name] for name in asked["models"]}, spec, progress)
     except PrunekitError as error:

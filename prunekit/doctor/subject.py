@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from prunekit.errors import AdapterMismatchError, CheckpointError, PrunekitError, UnsupportedModelError
+from prunekit.json_files import read_strictly
 from prunekit.models import load_model
 from prunekit.pruning.target import PrunableModel, find_adapter
 from prunekit.recipe import SpeedSpec
+from prunekit.shown import visible
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -97,11 +98,11 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     if not path.is_file() or not (folder / "model").is_dir():
         return None
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        report, _ = read_strictly(path)
+    except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is not JSON ({error}). Delete it and repeat the run's command, which writes it again, "
-            f"or give {folder / 'model'} to look at the model alone."
+            f"{path} cannot be read: {visible(str(error), 300)}. Delete it and repeat the run's command, "
+            f"which writes it again, or give {folder / 'model'} to look at the model alone."
         ) from error
     if not isinstance(report, dict) or "model" not in report or "speed" not in report:
         raise CheckpointError(

@@ -18,7 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from prunekit import ranks
+from prunekit.errors import RunFolderError
 from prunekit.files import write_text
+from prunekit.json_files import read_json
 from prunekit.latency.grid import cuts, tabulated
 from prunekit.measure.environment import environment_record
 from prunekit.measure.speed import measure_speed, random_inputs
@@ -49,7 +52,8 @@ class MeasuredStopwatch:
     """Measures a model and cuts of it on one device.
 
     The table is kept as ``latency.json`` in the run folder. A run whose folder, or one beside it, has the
-    table of a model of the same shapes at the same settings on the same device takes that.
+    table of a model of the same shapes at the same settings on the same device takes that. Of several
+    processes the first one measures.
 
     Args:
         dense: the dense model; it is left as it was, on the device where it was.
@@ -81,11 +85,7 @@ class MeasuredStopwatch:
     def table(self) -> LatencyTable:
         """What each part takes, measured once for all runs side by side that measure alike."""
         if self._table is None:
-            marks = self.fingerprint()
-            stored = self._stored(marks)
-            if stored is None:
-                stored = {"format": FORMAT, "fingerprint": marks, **self._measured_table()}
-            write_text(self.folder / FILE, json.dumps(stored, indent=1) + "\n")
+            stored = ranks.from_first(self._kept_table)
             self._table = LatencyTable(
                 {
                     name: {int(count): ms for count, ms in points.items()}
@@ -96,9 +96,17 @@ class MeasuredStopwatch:
             )
         return self._table
 
+    def _kept_table(self) -> dict[str, Any]:
+        marks = self.fingerprint()
+        stored = self._stored(marks)
+        if stored is None:
+            stored = {"format": FORMAT, "fingerprint": marks, **self._measured_table()}
+        write_text(self.folder / FILE, json.dumps(stored, indent=1) + "\n")
+        return stored
+
     def ratio(self, plan: PruningPlan) -> Measured:
         """The model cut by ``plan`` against the dense one, interleaved, with a 95 % interval."""
-        found = self._speed({"pruned": plan}, self.spec)["models"]["pruned"]
+        found = ranks.from_first(lambda: self._speed({"pruned": plan}, self.spec))["models"]["pruned"]
         return Measured(1 / found["speedup"], 1 / found["speedup_high"], 1 / found["speedup_low"])
 
     def fingerprint(self) -> dict[str, Any]:
@@ -174,9 +182,11 @@ class MeasuredStopwatch:
 
 
 def _loaded(path: Path) -> dict[str, Any]:
-    """What is in a file; nothing where it cannot be read, which then counts as not there."""
-    try:
-        stored = json.loads(path.read_text())
-    except (OSError, ValueError):
+    """What is in a file; nothing where it is not there, or, which is told, cannot be read."""
+    if not path.is_file():
         return {}
-    return stored if isinstance(stored, dict) else {}
+    try:
+        return read_json(path, "Times are measured again.")
+    except RunFolderError as error:
+        _log.warning("%s", error)
+        return {}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from itertools import pairwise
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class LearnedMasksConfig(BaseModel):
@@ -38,3 +41,13 @@ class LearnedMasksConfig(BaseModel):
     validation_limit: int = Field(
         500, ge=1, description="validation examples that choose the best checkpoint"
     )
+    save_at: tuple[Share, ...] = Field(
+        (), description="milestones: sparsities on the way to the budget's, at each of which a model is saved"
+    )
+
+    @field_validator("save_at")
+    @classmethod
+    def _each_higher(cls, save_at: tuple[float, ...]) -> tuple[float, ...]:
+        if any(after <= before for before, after in pairwise(save_at)):
+            raise ValueError("each must be higher than the one before it, such as [0.3, 0.5, 0.7]")
+        return save_at

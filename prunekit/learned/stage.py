@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,13 +11,23 @@ from torch import Tensor, nn
 
 from prunekit.errors import TrainingError
 from prunekit.learned.config import LearnedMasksConfig
+from prunekit.learned.drift import drift_warnings
 from prunekit.learned.goal import Goal, labelled
+from prunekit.learned.milestones import (
+    STAGE,
+    Milestones,
+    check_milestones,
+    load_state,
+    milestones,
+    missed_warnings,
+)
 from prunekit.learned.reach import check_reachable
 from prunekit.learned.snap import rounded_masks, snapped_masks
 from prunekit.pruning.cost import sparsity
 from prunekit.training import l0
 from prunekit.training.batches import total_steps
 from prunekit.training.lagrangian import Lagrangian
+from prunekit.training.log import read_rows
 from prunekit.training.loop import Assessment, Batch, ParameterGroup, Trainer
 
 if TYPE_CHECKING:
@@ -93,11 +104,20 @@ class MaskTraining:
     def run(self) -> dict[str, Tensor]:
         """Train, and give the final masks by group, ``[N]``, on the CPU.
 
+        What a report should say of how it went is added to the trainer's warnings and milestones. Where the
+        trainer asks for a milestone, its state is taken and cut to it, and nothing is trained.
+
         Raises:
-            BudgetError: before anything is trained, if the goals cannot be reached.
+            BudgetError: before anything is trained, if the goals cannot be reached, or a milestone is not on
+                the way to them.
             TrainingError: if no evaluation found every goal's sparsity within the tolerance.
+            CheckpointError: if the state of a milestone is missing or damaged.
         """
         spec, trainer = self.trainer.spec, self.trainer
+        if trainer.milestone is not None:
+            return self._at(trainer.milestone)
+        starts = [lagrangian.start for lagrangian in self.lagrangians]
+        check_milestones(self.method, self.goals, starts, self.config)
         check_reachable(self.method, self.goals, self.student.structure, self.config, spec, self.examples)
         if self.config.prepruning_epochs:
             before = spec.model_copy(update={"epochs": self.config.prepruning_epochs, "max_steps": None})
@@ -105,7 +125,7 @@ class MaskTraining:
         rate = spec.mask_learning_rate
         multipliers = [p for lagrangian in self.lagrangians for p in lagrangian.parameters()]
         result = trainer.fit(
-            "prune",
+            STAGE,
             self.model,
             self.task,
             spec,
@@ -124,11 +144,33 @@ class MaskTraining:
             after_step=lambda step: self.masks.clamp_(),
             assess=self._assess,
             assess_every=spec.eval_every,
+            keep=self._milestones().after if self.config.save_at else None,
         )
         masks = self.final_masks()
         if result.best_step is None:
             raise TrainingError(self._missed(masks))
+        steps = [row for row in read_rows(trainer.folder) if row["stage"] == STAGE]
+        trainer.warnings += drift_warnings(steps, self.goals, tolerance=self.config.sparsity_tolerance)
+        fared = milestones(steps, self.config)
+        trainer.milestones += [each._asdict() for each in fared]
+        trainer.warnings += missed_warnings(fared, self.config)
         return {name: mask.cpu() for name, mask in masks.items()}
+
+    def _milestones(self) -> Milestones:
+        """What asks after each step which of them are met."""
+
+        def reached() -> float:
+            if self.config.snap_to_budget:
+                return self.expected_sparsities()[0]
+            return self._realised(self.final_masks())[0]
+
+        return Milestones(self.trainer.folder, self.config, self.lagrangians[0].target_at, reached)
+
+    def _at(self, sparsity: float) -> dict[str, Tensor]:
+        """The masks of a milestone, whose weights are put into the model."""
+        load_state(self.trainer.folder, sparsity, {"model": self.model, "masks": self.masks})
+        self.goals = (replace(self.goals[0], sparsity=sparsity),)
+        return {name: mask.cpu() for name, mask in self.final_masks().items()}
 
     def _loss_without_masks(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         return self.student_loss(batch, {})

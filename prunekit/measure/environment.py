@@ -11,13 +11,16 @@ from typing import Any
 
 import torch
 
+from prunekit import ranks
+
 
 def environment_record() -> dict[str, Any]:
     """Versions and hardware of this process, as plain data; a fact that cannot be found is ``None``.
 
     Keys: ``python, torch, transformers, prunekit`` (versions), ``system``, ``cpu`` (model name),
-    ``cpu_count`` (logical), ``threads`` (those torch uses), ``gpu`` (name), ``gpu_count``, ``cuda`` (the
-    version torch was built for), ``driver``.
+    ``cpu_count`` (logical), ``threads`` (those torch uses), ``processes`` (of the run), ``deterministic``
+    (whether torch uses such kernels only), ``gpu`` (name), ``gpu_count``, ``cuda`` (the version torch was
+    built for), ``driver``.
     """
     has_gpu = torch.cuda.is_available()
     return {
@@ -29,6 +32,8 @@ def environment_record() -> dict[str, Any]:
         "cpu": cpu_name(),
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "processes": ranks.launched(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
         "gpu": torch.cuda.get_device_name() if has_gpu else None,
         "gpu_count": torch.cuda.device_count() if has_gpu else 0,
         "cuda": torch.version.cuda,

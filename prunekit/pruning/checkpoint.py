@@ -20,6 +20,7 @@ from prunekit.adapters.base import Adapter, Structure
 from prunekit.errors import CheckpointError
 from prunekit.pruning.surgery import cut
 from prunekit.pruning.units import HIDDEN, Sublayer, block_group
+from prunekit.shown import visible
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from prunekit.pruning.plan import PruningPlan
 
 FORMAT = 1
+_MOST_BLOCKS = 100_000
 Record = dict[str, Any]
 
 
@@ -65,25 +67,44 @@ def make_record(structure: Structure, keep: Mapping[str, Sequence[int]], previou
 def _cut_to_record(model: PreTrainedModel, adapter: Adapter, record: Record | None) -> None:
     """Cut a full-width model of the record's depth to the record's widths."""
     structure = adapter.structure(model)
+    stacks = _recorded_stacks(structure, record)
+    keep = {}
+    for sub in structure.sublayers.values():
+        keep[sub.units.name] = _recorded_units(sub, stacks[sub.stack][sub.block].get(sub.role, "nothing"))
+    if record is not None and record.get("hidden") is not None:
+        keep[HIDDEN] = _recorded_hidden(structure, record["hidden"])
+    cut(model, adapter, keep)
+
+
+def _recorded_stacks(structure: Structure, record: Any) -> Mapping[str, list[dict[str, Any]]]:
+    """The record's blocks by stack, as many as the model has."""
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise CheckpointError(
-            f"config.json has no structure of format {FORMAT} under 'prunekit', found {str(record)[:60]}. "
-            "Only folders that this version of prunekit saved can be loaded."
+            f"config.json has no structure of format {FORMAT} under 'prunekit', found "
+            f"{visible(str(record), 60)}. Only folders that this version of prunekit saved can be loaded."
+        )
+    stacks = record.get("stacks")
+    if not isinstance(stacks, dict):
+        raise CheckpointError(
+            f"config.json describes the stacks as {visible(str(stacks), 60)}, which is no mapping. "
+            "Restore the file as it was saved."
         )
     for stack in structure.stacks.values():
-        found = len(record.get("stacks", {}).get(stack.name, ()))
+        blocks = stacks.get(stack.name, [])
+        found = len(blocks) if isinstance(blocks, list) else 0
         if found != stack.depth:
             raise CheckpointError(
                 f"config.json describes {found} blocks of the {stack.name}, but its depth is {stack.depth}. "
                 "Restore the file as it was saved."
             )
-    keep = {}
-    for sub in structure.sublayers.values():
-        entry = record["stacks"][sub.stack][sub.block].get(sub.role, "nothing")
-        keep[sub.units.name] = _recorded_units(sub, entry)
-    if record.get("hidden") is not None:
-        keep[HIDDEN] = _recorded_hidden(structure, record["hidden"])
-    cut(model, adapter, keep)
+        whole = all(isinstance(entry, dict) for entry in blocks)
+        origins = [entry.get("block") for entry in blocks] if whole else blocks
+        if not _ascending(origins, _MOST_BLOCKS):
+            raise CheckpointError(
+                f"config.json says that the {stack.name} kept the blocks {visible(str(origins), 60)}; "
+                "allowed are sorted indices from 0. Restore the file as it was saved."
+            )
+    return stacks
 
 
 def _recorded_hidden(structure: Structure, entry: Any) -> list[int]:
@@ -93,14 +114,14 @@ def _recorded_hidden(structure: Structure, entry: Any) -> list[int]:
     if isinstance(entry, list) and _ascending(entry, group.size):
         return entry
     raise CheckpointError(
-        f"config.json says {str(entry)[:60]} of the hidden units; allowed are sorted indices from 0 to "
-        f"{group.size - 1}, or null if all were kept. Restore the file as it was saved."
+        f"config.json says {visible(str(entry), 60)} of the hidden units; allowed are sorted indices from 0 "
+        f"to {group.size - 1}, or null if all were kept. Restore the file as it was saved."
     )
 
 
 def _ascending(entry: list[Any], size: int) -> bool:
     """Whether ``entry`` holds sorted unique indices below ``size``, at least one."""
-    whole = all(isinstance(index, int) and 0 <= index < size for index in entry)
+    whole = all(type(index) is int and 0 <= index < size for index in entry)  # a bool is an int too
     return bool(entry) and whole and entry == sorted(set(entry))
 
 
@@ -108,14 +129,14 @@ def _recorded_units(sub: Sublayer, entry: Any) -> list[int]:
     size = sub.units.size
     if entry is None:
         return []
-    if sub.role == "ffn" and isinstance(entry, int) and 0 < entry <= size:
+    if sub.role == "ffn" and type(entry) is int and 0 < entry <= size:
         return list(range(entry))
     if sub.role != "ffn" and isinstance(entry, list) and _ascending(entry, size):
         return entry
     allowed = f"a width of 1 to {size}" if sub.role == "ffn" else f"sorted heads from 0 to {size - 1}"
     raise CheckpointError(
-        f"config.json says {entry} of {sub.name}; allowed are {allowed}, or null if it was removed. Restore "
-        "the file as it was saved."
+        f"config.json says {visible(str(entry), 60)} of {sub.name}; allowed are {allowed}, or null if it was "
+        "removed. Restore the file as it was saved."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import prunekit.suggest
 from prunekit.errors import PlanError
 from prunekit.files import write_text
+from prunekit.json_files import read_strictly
 from prunekit.pruning.units import UnitGroup
-from prunekit.shown import Shown, as_html, as_text
+from prunekit.shown import Shown, as_html, as_text, visible
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1
 _SHOWN_GROUPS = 24
+_SHOWN_FAULTS = 5
+_LARGEST_SCALE = 3.4e38  # what float32 holds; a larger one makes weights infinite
 
 
 class PruningPlan(BaseModel):
@@ -77,7 +80,8 @@ class PruningPlan(BaseModel):
                 )
             if any(factor != 1 for factor in factors):
                 if group is not None and group.kind == "block":
-                    raise PlanError(f"{name}: a block's mask must be 0 or 1, found {sorted(set(factors))}.")
+                    found = _short(sorted(set(factors)))
+                    raise PlanError(f"{name}: a block's mask must be 0 or 1, found {found}.")
                 scale[name] = factors
             if len(kept) < len(values) or name in scale:
                 keep[name] = kept
@@ -106,6 +110,9 @@ class PruningPlan(BaseModel):
                 unit = "block" if group.kind == "block" else "hidden unit"
                 raise PlanError(f"{name}: at least one {unit} must be kept.")
         for name, factors in self.scale.items():
+            if name not in groups:
+                hint = prunekit.suggest.did_you_mean(name, groups)
+                raise PlanError(f"the plan scales the group {name!r}, which this model does not have{hint}")
             if len(factors) != len(self.keep.get(name, ())):
                 raise PlanError(
                     f"{name}: {len(factors)} scales for {len(self.keep.get(name, ()))} kept units; "
@@ -113,16 +120,26 @@ class PruningPlan(BaseModel):
                 )
             if any(factor == 0 or not isfinite(factor) for factor in factors):
                 raise PlanError(
-                    f"{name}: scales must be finite and not 0, found {sorted(set(factors))}. To remove a "
-                    "unit, leave it out of `keep`."
+                    f"{name}: scales must be finite and not 0, found {_short(sorted(set(factors)))}. To "
+                    "remove a unit, leave it out of `keep`."
                 )
-            if name in groups and groups[name].kind == "block" and set(factors) != {1}:
-                raise PlanError(f"{name}: a block's scale must be 1, found {sorted(set(factors))}.")
+            if any(abs(factor) > _LARGEST_SCALE for factor in factors):
+                raise PlanError(
+                    f"{name}: scales must lie between -{_LARGEST_SCALE:g} and {_LARGEST_SCALE:g}, found "
+                    f"{max(factors, key=abs):g}, which makes weights infinite."
+                )
+            if groups[name].kind == "block" and set(factors) - {1}:
+                raise PlanError(f"{name}: a block's scale must be 1, found {_short(sorted(set(factors)))}.")
 
     def masks(self, groups: Mapping[str, UnitGroup]) -> dict[str, Tensor]:
-        """The masks ``[N]`` (float64) under which the dense model equals the pruned one."""
+        """The masks ``[N]`` (float64) under which the dense model equals the pruned one.
+
+        Raises:
+            PlanError: if the plan does not fit the groups, as ``check`` says.
+        """
         import torch
 
+        self.check(groups)
         masks = {}
         for name, kept in self.keep.items():
             mask = torch.zeros(groups[name].size, dtype=torch.float64)
@@ -146,15 +163,24 @@ class PruningPlan(BaseModel):
         """Read ``plan.json``.
 
         Raises:
-            PlanError: if it is not JSON, has another format, or holds unknown keys.
+            PlanError: if it is not JSON, has another format, or holds unknown keys or values that are no
+                indices and factors; the text says which.
         """
         try:
-            plan = cls.model_validate_json(path.read_text())
-        except (OSError, ValidationError) as error:
-            raise PlanError(f"{path} is not a pruning plan: {error}") from error
-        if plan.format != FORMAT:
-            raise PlanError(f"{path} has plan format {plan.format}; this prunekit reads format {FORMAT}.")
-        return plan
+            data, text = read_strictly(path)
+            found = data.get("format", FORMAT) if isinstance(data, dict) else FORMAT
+            if found != FORMAT:
+                raise PlanError(
+                    f"{path} has plan format {visible(str(found), 40)}; this prunekit reads format {FORMAT}."
+                )
+            return cls.model_validate_json(text.encode(), strict=True)
+        except ValidationError as error:
+            raise PlanError(f"{path} is not a pruning plan: {_faults(error)}") from error
+        except (OSError, ValueError) as error:
+            raise PlanError(
+                f"{path} is not a pruning plan: {visible(str(error), 300)}. Give the plan.json of a run; to "
+                "make this one again, delete it and run the recipe."
+            ) from error
 
     def __repr__(self) -> str:
         return as_text([self._shown()])
@@ -180,6 +206,19 @@ class PruningPlan(BaseModel):
         )
 
 
-def _short(indices: tuple[int, ...]) -> str:
-    text = ", ".join(map(str, indices[:8]))
-    return f"[{text}{', …' if len(indices) > 8 else ''}]"
+def _short(numbers: Sequence[float]) -> str:
+    # Python refuses to print whole numbers of thousands of digits.
+    huge = "a number of thousands of digits"
+    texts = [huge if isinstance(n, int) and abs(n) > 10**400 else str(n) for n in numbers[:8]]
+    return f"[{', '.join(texts)}{', …' if len(numbers) > 8 else ''}]"
+
+
+def _faults(error: ValidationError) -> str:
+    """The first faults, each with its place and the value there, on a line of its own."""
+    details = error.errors(include_url=False, include_context=False)
+    lines = []
+    for each in details[:_SHOWN_FAULTS]:
+        place, said = ".".join(map(str, each["loc"])), each["msg"].replace("Input should", "must")
+        lines.append(f"{visible(place, 80)} = {visible(repr(each['input']), 40)}: {said}")
+    more = len(details) - len(lines)
+    return "\n  ".join(["", *lines, *([f"and {more} more"] if more else [])])

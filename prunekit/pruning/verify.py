@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 NEW_TOKENS = 12
 BEAMS = 3
+ONLY_PLAN = "A run saves no such model"
+"""Opens what the text of the error says beside the figures."""
 # What is compared of a model with a head.
 _HEADS = (("logits",), ("start_logits", "end_logits"))
 
@@ -49,7 +51,7 @@ def verify(
     Raises:
         VerificationError: if they differ by more than the tolerance, or generate different tokens.
     """
-    exact = type(target)(deepcopy(target.model).double().cpu().eval(), target.adapter)
+    exact = type(target)(deepcopy(target.model).cpu().double().eval(), target.adapter)
     exact_pruned = exact.pruned(plan)
     single = type(target)(deepcopy(target.model).float().cpu().eval(), target.adapter)
     single_pruned = type(target)(deepcopy(pruned.model).float().cpu().eval(), target.adapter)
@@ -69,9 +71,9 @@ def verify(
     }
     if exact.model.config.is_encoder_decoder and exact.model.can_generate():
         with exact.masked(plan.masks(target.groups)):
-            wanted = _generate(exact.model, batch, use_cache=True)
-        cached = _generate(exact_pruned.model, batch, use_cache=True)
-        uncached = _generate(exact_pruned.model, batch, use_cache=False)
+            wanted = forced_generation(exact.model, batch, use_cache=True)
+        cached = forced_generation(exact_pruned.model, batch, use_cache=True)
+        uncached = forced_generation(exact_pruned.model, batch, use_cache=False)
         found["cached_equals_uncached"] = torch.equal(cached, uncached)
         found["generation_equals_masked"] = torch.equal(cached, wanted)
     _refuse_unequal(found, target.adapter.name)
@@ -109,9 +111,9 @@ def _refuse_unequal(found: Mapping[str, Any], adapter: str) -> None:
     faults += [f"{name} is false" for name, value in found.items() if value is False]
     if faults:
         raise VerificationError(
-            f"the pruned model is not the masked model: {'; '.join(faults)}. Its weights were not saved. "
-            f"This is a fault of the {adapter} adapter or of surgery, not of your recipe; please report it "
-            "with the run's plan.json."
+            f"the pruned model is not the masked model: {'; '.join(faults)}. {ONLY_PLAN}, only its "
+            f"plan.json. This is a fault of the {adapter} adapter or of surgery, not of your recipe; please "
+            "report it with that plan."
         )
 
 
@@ -123,7 +125,8 @@ def _outputs(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> list[Tenso
 
 
 @torch.inference_mode()
-def _generate(model: Any, inputs: Mapping[str, Tensor], *, use_cache: bool) -> Tensor:
+def forced_generation(model: Any, inputs: Mapping[str, Tensor], *, use_cache: bool) -> Tensor:
+    """Tokens that beam search gives, ``[B, T]``, at a forced length."""
     # A forced length, so that every step of the search is compared.
     tokens: Tensor = model.generate(
         input_ids=inputs["input_ids"],

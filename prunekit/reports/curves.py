@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prunekit.reports.drawing import INK, LINE, MUTED, SERIES, drawing, svg
-from prunekit.reports.visible import visible
+from prunekit.shown import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,9 @@ Log = Sequence[Mapping[str, Any]]
 _Line = tuple[list[float], list[float]]  # steps, values
 
 _POINTS = 160  # a line's most; more are invisible and make the page heavy
-_NO_LOSS = re.compile(r"stage|step|n|(.*/)?n|grad_norm|learning_rate|.*(sparsity|target|lambda_[12]|_stderr)")
+_NO_LOSS = re.compile(
+    r"stage|step|n|(.*/)?n|grad_norm|learning_rate|milestone_.*|.*(sparsity|target|lambda_[12]|_stderr)"
+)
 
 
 @dataclass(frozen=True)

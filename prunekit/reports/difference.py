@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prunekit.reports.page import render_page
-from prunekit.reports.visible import visible
+from prunekit.shown import visible
 
 Found = Mapping[str, Any]
 SHOWN_CLASSES = 20

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from prunekit.reports.visible import visible
+from prunekit.shown import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

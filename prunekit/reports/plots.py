@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from prunekit.reports.drawing import INK, MUTED, PAPER, SERIES, Box, drawing, place_labels, svg
-from prunekit.reports.visible import visible
+from prunekit.shown import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,10 +87,19 @@ def quality_against_speed(comparison: Mapping[str, Any], width: float = 400, hei
 
 
 def frontier_picture(comparison: Mapping[str, Any]) -> str:
-    """The same plot as a file of its own for documents: light and dark by the reader's preference."""
+    """The same plot as a file of its own for documents, or nothing where there is no plot."""
     plot = quality_against_speed(comparison, width=680, height=430)
-    if not plot:
-        return ""
+    return standalone(plot, 680, 430) if plot else ""
+
+
+def standalone(plot: str, width: int, height: int) -> str:
+    """An ``<svg>`` as a file of its own for documents: light and dark by the reader's preference.
+
+    Args:
+        plot: as :func:`prunekit.reports.drawing.svg` gives it.
+        width: of the drawing, in CSS pixels.
+        height: likewise.
+    """
     light, dark = _palettes()
     style = (
         "<style>svg { background: var(--paper); "
@@ -98,7 +107,9 @@ def frontier_picture(comparison: Mapping[str, Any]) -> str:
         f":root {{ {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}</style>"
     )
     # A margin of its own, for no page gives it one; and a size, or documents stretch it.
-    plot = plot.replace('viewBox="0 0 680 430"', 'width="708" height="454" viewBox="-14 -12 708 454"', 1)
+    wide, high = width + 28, height + 24
+    place = f'width="{wide}" height="{high}" viewBox="-14 -12 {wide} {high}"'
+    plot = plot.replace(f'viewBox="0 0 {width} {height}"', place, 1)
     start = plot.index(">") + 1
     return f"{plot[:start]}\n{style}{plot[start:]}\n"
 

@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from prunekit.reports import milestones
 from prunekit.reports.markdown import bullets, escape, fenced, table
+from prunekit.reports.milestones import metric_text
 from prunekit.reports.pair import call_text, device_text, ms_text, speed_notes, speed_section, speedup_text
 from prunekit.reports.published import published_section
 
@@ -44,6 +46,7 @@ def render_markdown(report: Report) -> str:
         _headline(report),
         bullets("## Warnings", map(escape, report.get("warnings", []))),
         ["## Quality", *_quality(report)],
+        milestones.section(report),
         ["## Speed", *speed_section(report)],
         published_section(report),
         _structure(report),
@@ -70,7 +73,7 @@ def print_summary(report: Report, console: Console) -> None:
 
 def summary_lines(report: Report, *, checks: bool = True) -> list[str]:
     """What belongs under the headline: budget, what was kept, checks, warnings, and where the files are."""
-    lines = [budget_sentence(report), *_kept_lines(report)]
+    lines = [budget_sentence(report), *_kept_lines(report), *milestones.lines(report)]
     lines += [*(verification(report) if checks else ()), *speed_notes(report)]
     lines += [f"Warning: {warning}" for warning in report.get("warnings", [])]
     if "run" in report:
@@ -125,7 +128,7 @@ def headline(report: Report) -> list[tuple[str, str, str, str]]:
         rows.append((f"prunable MACs in scope at {lengths} tokens", most, _shrinkage(dense, pruned), ""))
     quality, speed = report.get("quality"), report.get("speed")
     if quality:
-        dense, pruned = (_metric(quality[side], quality["primary"]) for side in ("dense", "pruned"))
+        dense, pruned = (metric_text(quality[side], quality["primary"]) for side in ("dense", "pruned"))
         rows.append((primary_text(quality), "", "", f"{dense} -> {pruned}"))
     if speed:
         times = f"{ms_text(speed['dense']['median_ms'])} -> {ms_text(speed['pruned']['median_ms'])} ms"
@@ -143,7 +146,20 @@ def heading(report: Report) -> str:
 def _title(report: Report) -> list[str]:
     words = {"prunekit_version": "prunekit {}", "seed": "seed {}", "run": "run folder `{}`"}
     facts = [text.format(report[key]) for key, text in words.items() if key in report]
-    return [f"# {escape(heading(report))}", *([", ".join(facts)] if facts else [])]
+    lines = [", ".join(facts), escape(fingerprint(report))]
+    return [f"# {escape(heading(report))}", *filter(None, lines)]
+
+
+def fingerprint(report: Report) -> str:
+    """What the run was made from, in one line; empty for a report of an earlier prunekit."""
+    digests, versions = report.get("fingerprint") or {}, report.get("environment") or {}
+    if not digests:
+        return ""
+    words = [f"{name} {str(digests[name])[:12]}" for name in ("model", "recipe") if name in digests]
+    words.append(f"data {digests['data'][:12]}" if digests.get("data") else "data shipped with prunekit")
+    names = ("prunekit", "torch", "transformers", "python")
+    words += [f"{name} {versions[name]}" for name in names if versions.get(name)]
+    return f"Fingerprint: {', '.join(words)}."
 
 
 def _headline(report: Report) -> list[str]:
@@ -175,11 +191,6 @@ def primary_text(quality: Mapping[str, Any]) -> str:
     return f"{quality['primary']} ({'higher' if quality['higher_is_better'] else 'lower'} is better)"
 
 
-def _metric(values: Mapping[str, Any], name: str) -> str:
-    stderr = values.get(f"{name}_stderr")
-    return f"{values[name]:.4g}" if stderr is None else f"{values[name]:.4g} ± {stderr:.2g}"
-
-
 def _quality(report: Report) -> list[str]:
     if not report.get("quality"):
         return ["Not measured in this run."]
@@ -193,8 +204,8 @@ def quality_rows(quality: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
             primary_text(quality) if name == quality["primary"] else name,
-            _metric(dense, name),
-            _metric(pruned, name),
+            metric_text(dense, name),
+            metric_text(pruned, name),
             f"{pruned[name] - dense[name]:+.4g}",
         )
         for name in sorted(names, key=lambda name: name != quality["primary"])

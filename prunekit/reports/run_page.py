@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prunekit.errors import PlanError
-from prunekit.reports import run
+from prunekit.reports import milestones, run
 from prunekit.reports.curves import Log, training_curves
 from prunekit.reports.kept import KeptMap, kept_map
 from prunekit.reports.page import pairs, recipe_text, render_page, sections
@@ -37,10 +37,12 @@ def render_run_page(report: Report, keep: Mapping[str, Sequence[int]], log: Log)
     quality, speed = report.get("quality"), report.get("speed")
     kept = _kept(report, keep)
     curves = [{**vars(panel), "drawing": Markup(panel.drawing)} for panel in training_curves(log).values()]
+    passed = milestones.rows(report)
     verified, recipe = run.verification(report), recipe_text(report.get("recipe"))
     environment, loading = pairs(report.get("environment") or {}), run.loading_code(report)
     contents = [
         ("quality", "Quality", True),
+        ("milestones", "Milestones", passed),
         ("speed", "Speed", True),
         ("kept", "What was kept", kept),
         ("training", "Training", curves),
@@ -53,6 +55,7 @@ def render_run_page(report: Report, keep: Mapping[str, Sequence[int]], log: Log)
         "run.html.j2",
         title=run.heading(report),
         facts=_facts(report),
+        fingerprint=run.fingerprint(report),
         budget=run.budget_sentence(report),
         tiles=_tiles(report),
         warnings=report.get("warnings", []),
@@ -60,6 +63,7 @@ def render_run_page(report: Report, keep: Mapping[str, Sequence[int]], log: Log)
         headline=run.headline(report),
         quality=quality and (run.QUALITY_HEADER, run.quality_rows(quality), run.quality_note(quality)),
         speed=speed and (SPEED_HEADER, speed_rows(speed), [speed_settings(report), *speed_notes(report)]),
+        milestones=passed and (milestones.header(report), passed, milestones.NOTE),
         kept=kept,
         curves=curves,
         verified=verified,

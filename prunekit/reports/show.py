@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prunekit.reports.kept import KeptMap, KeptStack, KeptSublayer, KeptUnits, Overlap, overlap
-from prunekit.reports.visible import visible
+from prunekit.shown import visible
 
 BAR = 8
 """Cells of the bar that stands for a width."""

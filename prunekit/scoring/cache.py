@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 import prunekit
+from prunekit import ranks
+from prunekit.files import replacing
 from prunekit.scoring.scores import Scores
 
 if TYPE_CHECKING:
@@ -81,7 +82,10 @@ class ScoreCache:
         self._began = time.perf_counter()
 
     def load(self) -> Scores | None:
-        """Scores of a run that asked for the same, or none; a log line says which, or what differs."""
+        """Scores of a run that asked for the same, or none; a log line says which, or what differs.
+
+        A damaged file is named and passed over, so that its scores are computed anew.
+        """
         differing: tuple[Path, list[str]] | None = None
         for path in self._candidates():
             stored, seconds = _marks_of(path)
@@ -93,9 +97,12 @@ class ScoreCache:
                 if stored.get(key) != self.fingerprint.get(key)
             )
             if not different:
+                scores = _read(path)
+                if scores is None:
+                    continue
                 _log.info("scores of %s reused from %s", self.fingerprint["method"], path)
                 self.reused_s = seconds
-                return _read(path)
+                return scores
             if differing is None or len(different) < len(differing[1]):
                 differing = path, different
         if differing is not None:
@@ -108,7 +115,12 @@ class ScoreCache:
         return None
 
     def save(self, scores: Scores) -> None:
-        """Write ``scores.safetensors``; it appears whole or not at all."""
+        """Write ``scores.safetensors``; it appears whole or not at all, and holds a digest of its content.
+
+        Raises:
+            RunFolderError: if it cannot be written; an older one stays.
+        """
+        scores.check()  # what is kept is reused, by other runs too
         tensors = dict(scores.values)
         for field, end in _PARTS.items():
             tensors |= {name + end: value for name, value in getattr(scores, field).items()}
@@ -116,12 +128,17 @@ class ScoreCache:
         tensors = {
             name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f"{FILE}.partial"
         seconds = self.reused_s + time.perf_counter() - self._began
-        marks = {"fingerprint": json.dumps(dict(self.fingerprint)), "seconds": f"{seconds:.1f}"}
-        save_file(tensors, partial, metadata=marks)
-        os.replace(partial, self.folder / FILE)
+        marks = {
+            "fingerprint": json.dumps(dict(self.fingerprint)),
+            "seconds": f"{seconds:.1f}",
+            "sha256": _digest(tensors),
+        }
+        ranks.from_first(lambda: self._write(tensors, marks))
+
+    def _write(self, tensors: dict[str, Tensor], marks: dict[str, str]) -> None:
+        with replacing(self.folder / FILE) as partial:
+            save_file(tensors, partial, metadata=marks)
 
     def _candidates(self) -> list[Path]:
         own = self.folder / FILE
@@ -130,21 +147,40 @@ class ScoreCache:
 
 
 def _marks_of(path: Path) -> tuple[dict[str, Any] | None, float]:
-    """The fingerprint in a file, and the seconds; none where it cannot be read: it counts as not there."""
+    """The fingerprint in a file, and the seconds; none where it is damaged, which is told."""
     try:
         with safe_open(path, framework="pt") as file:
             marks = file.metadata() or {}
-            return json.loads(marks["fingerprint"]), float(marks["seconds"])
-    except (OSError, SafetensorError, KeyError, ValueError):
+            found: dict[str, Any] = dict(json.loads(marks["fingerprint"]))
+            return found, float(marks["seconds"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        _tell_damaged(path, f"{type(error).__name__}: {error}")
         return None, 0.0
 
 
-def _read(path: Path) -> Scores:
+def _read(path: Path) -> Scores | None:
+    """The scores in a file; none where they are not those that were written, which is told."""
     parts: dict[str, dict[str, Tensor]] = {"values": {}, **{field: {} for field in _PARTS}}
-    for name, tensor in load_file(path).items():
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            written = (file.metadata() or {}).get("sha256")
+    except (OSError, SafetensorError) as error:
+        _tell_damaged(path, f"{type(error).__name__}: {error}")
+        return None
+    if written != _digest(tensors):
+        _tell_damaged(path, "its sha256 is not the one that it was written with")
+        return None
+    for name, tensor in tensors.items():
         field = next((field for field, end in _PARTS.items() if name.endswith(end)), "values")
         parts[field][name.removesuffix(_PARTS.get(field, ""))] = tensor
     return Scores(**parts)
+
+
+def _tell_damaged(path: Path, problem: str) -> None:
+    _log.warning(
+        "scores in %s are damaged (%s) and not used: they are computed anew. Delete that file.", path, problem
+    )
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

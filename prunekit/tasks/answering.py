@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from prunekit import ranks
 from prunekit.errors import DataError, PluginError
 from prunekit.progress import Progress
 from prunekit.tasks.base import Evaluation, Metric, MetricValue, Split
@@ -36,7 +37,8 @@ def answers_in_batches(
 ) -> list[str]:
     """Return each example's answer, in the order of ``lengths``, from batches of similar length.
 
-    The model answers in evaluation mode and is handed back in the mode it came in.
+    The model answers in evaluation mode and is handed back in the mode it came in. Of several processes each
+    answers some of the batches, and all get every answer.
 
     Args:
         task: the name shown beside the bar.
@@ -51,11 +53,16 @@ def answers_in_batches(
     answers = [""] * len(lengths)
     bars = progress or Progress(quiet=True)
     with _evaluation_mode(model), bars.task(f"Evaluating {task}", total=len(lengths)) as advance:
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            for index, text in zip(chosen, answer(chosen), strict=True):
-                answers[index] = text
+
+        def told(chosen: list[int]) -> Sequence[str]:
+            texts = answer(chosen)
             advance(len(chosen))
+            return texts
+
+        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        for chosen, texts in zip(batches, ranks.each(batches, told), strict=True):
+            for index, text in zip(chosen, texts, strict=True):
+                answers[index] = text
     return answers
 
 
@@ -120,14 +127,8 @@ def evaluation(metrics: Sequence[Metric], answered: Answered, *, has_sources: bo
     """
     for metric in metrics:
         check_metric(metric, has_sources=has_sources, ranks=answered.ranks)
-    results: dict[str, float] = {}
-    influences: dict[str, list[float]] = {}
-    for metric in metrics:
-        given = [answered.best(metric.ranks), answered.references]
-        found = MetricValue(*metric.function(*given, *([answered.inputs] if metric.wants_sources else [])))
-        results[metric.name], results[f"{metric.name}_stderr"] = found.value, found.stderr
-        if len(found.influences):
-            influences[metric.name] = _influences(metric, found.influences, len(answered.answers))
+    # A metric may ask an endpoint, or draw: of several processes the first scores for all.
+    results, influences = ranks.from_first(lambda: _scored(metrics, answered))
     return Evaluation(
         metrics={**results, "n": len(answered.answers)},
         inputs=list(answered.inputs),
@@ -136,6 +137,19 @@ def evaluation(metrics: Sequence[Metric], answered: Answered, *, has_sources: bo
         lengths=list(answered.lengths),
         influences=influences,
     )
+
+
+def _scored(metrics: Sequence[Metric], answered: Answered) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Each metric with its standard error, and the influences of those that tell."""
+    results: dict[str, float] = {}
+    influences: dict[str, list[float]] = {}
+    for metric in metrics:
+        given = [answered.best(metric.ranks), answered.references]
+        found = MetricValue(*metric.function(*given, *([answered.inputs] if metric.wants_sources else [])))
+        results[metric.name], results[f"{metric.name}_stderr"] = found.value, found.stderr
+        if len(found.influences):
+            influences[metric.name] = _influences(metric, found.influences, len(answered.answers))
+    return results, influences
 
 
 def _influences(metric: Metric, given: Sequence[float], count: int) -> list[float]:

@@ -115,7 +115,9 @@ def names_beside(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
         return ()
     try:
         # A model of the hub lies in the cache already, or will say itself that it cannot be had.
-        config = AutoConfig.from_pretrained(tokenizer.name_or_path, local_files_only=True)
+        config = AutoConfig.from_pretrained(
+            tokenizer.name_or_path, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError):
         return ()
     return model_names(config)

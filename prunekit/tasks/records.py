@@ -14,6 +14,8 @@ from prunekit.files import write_text
 if TYPE_CHECKING:
     from prunekit.tasks.base import Evaluation
 
+_AGAIN = "Delete it and evaluate the model again: the command of its run does that."
+
 
 def answer_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Return an evaluation's examples with their answers, as ``read_answers`` gives them from a file.
@@ -37,6 +39,9 @@ def write_answers(path: Path, evaluation: Evaluation) -> None:
     """Write ``answer_rows``, one a line, whole or not at all; the metrics are left out.
 
     The file is ASCII: what is not, and control characters, are escaped.
+
+    Raises:
+        RunFolderError: if it cannot be written; an older one stays.
     """
     write_text(path, "".join(f"{json.dumps(row)}\n" for row in answer_rows(evaluation)))
 
@@ -52,17 +57,15 @@ def read_answers(path: Path) -> list[dict[str, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error}). Evaluate the model again.") from error
     if lines[-1]:
-        raise DataError(f"{path}, line {len(lines)}: the file ends within it. Evaluate the model again.")
+        raise DataError(f"{path}, line {len(lines)}: the file ends within it. {_AGAIN}")
     found: list[dict[str, Any]] = []
     for number, line in enumerate(lines[:-1], 1):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(
-                f"{path}, line {number}: not JSON ({error}). Evaluate the model again."
-            ) from error
+            raise DataError(f"{path}, line {number}: not JSON ({error}). {_AGAIN}") from error
         if problem := _problem(row, found[0] if found else row):
-            raise DataError(f"{path}, line {number}: {problem}. Evaluate the model again.")
+            raise DataError(f"{path}, line {number}: {problem}. {_AGAIN}")
         found.append(row)
     return found
 

@@ -15,9 +15,7 @@ from torch import Tensor, nn
 
 from prunekit.errors import UnsupportedModelError
 from prunekit.outputs import predictions
-
-IGNORED = -100
-"""The label of positions that count for nothing, as transformers has it."""
+from prunekit.training.share import IGNORED, weighted
 
 Direction = Literal["forward", "reverse"]
 
@@ -127,7 +125,8 @@ def hidden_mse(
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     counts = mask != 0
-    return values.masked_fill(~counts, 0).sum() / counts.sum().clamp_min(1)
+    number = counts.sum()
+    return weighted(values.masked_fill(~counts, 0).sum() / number.clamp_min(1), number)
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from prunekit import ranks
+
 UnitKind = Literal["head", "neuron", "sublayer", "block", "hidden"]
 FinalMask = Literal["soft", "binary"]
 
@@ -41,6 +43,7 @@ def hard_concrete_sample(log_alpha: Tensor, generator: torch.Generator | None = 
 
     Louizos et al. 2018; ``z = clip(s (r - l) + l, 0, 1)`` with ``s = sigmoid((logit(u) + log_alpha) / T)``.
     The temperature T divides the whole sum, as in CoFi's and NASH's released code; NASH's appendix omits it.
+    In several processes every one is given what the first draws.
 
     Args:
         log_alpha: logits, any shape, unbounded; higher is more often open.
@@ -53,6 +56,7 @@ def hard_concrete_sample(log_alpha: Tensor, generator: torch.Generator | None = 
     """
     device = log_alpha.device if generator is None else generator.device
     uniform = torch.rand(log_alpha.shape, generator=generator, device=device, dtype=torch.float32)
+    uniform = ranks.same(uniform)
     noise = torch.logit(EPSILON + (1 - 2 * EPSILON) * uniform).to(log_alpha.device)
     concrete = torch.sigmoid((noise + log_alpha.float()) / TEMPERATURE)
     return (concrete * (STRETCH_HIGH - STRETCH_LOW) + STRETCH_LOW).clamp(0, 1)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from prunekit import ranks
 from prunekit.training.distill import hidden_mse
 
 LayerMatching = Literal["same-index", "argmin", "top-down", "random", "windows"]
@@ -79,12 +80,12 @@ def compared_layers(depth: int, matching: LayerMatching, count: int = TEACHER_LA
     if matching == "same-index":
         return tuple(range(depth))
     if matching == "random":
-        return tuple(sorted(torch.randperm(depth, device="cpu")[:count].tolist()))
+        return tuple(sorted(ranks.same(torch.randperm(depth, device="cpu"))[:count].tolist()))
     last = teacher_layers(depth, count)
     if matching == "windows":
         first = (0, *(index + 1 for index in last))
         return tuple(
-            int(torch.randint(low, high + 1, (), device="cpu"))
+            int(ranks.same(torch.randint(low, high + 1, (), device="cpu")))
             for low, high in zip(first, last, strict=False)
         )
     return last
@@ -152,7 +153,8 @@ def layer_distances(
     for state in student_states:
         squares = (targets - state.float()).square_().mean(-1)  # [I, B, T]
         columns.append(squares.masked_fill_(padding, 0).sum((1, 2)))
-    return torch.stack(columns, dim=1) / (~padding).sum().clamp_min(1)
+    # Which blocks match must not depend on which process has which examples.
+    return ranks.total(torch.stack(columns, dim=1)) / ranks.total((~padding).sum()).clamp_min(1)
 
 
 def layer_loss(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from prunekit.training.distill import counted_positions, logit_kl, predicted
 from prunekit.training.loop import Batch, FitResult, Loss, task_loss
+from prunekit.training.share import of_labels
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -44,6 +45,7 @@ def _distilling(
         found = predicted(pruned, output, batch)
         counted = counted_positions(found, batch.get("labels"))
         term = logit_kl(found, expected, counted, temperature=temperature)
-        return output.loss + weight * term, {"task": output.loss, "distill": term}
+        own = of_labels(output.loss, batch)
+        return own + weight * term, {"task": own, "distill": term}
 
     return loss

@@ -63,6 +63,8 @@ def _json(path: Path) -> Iterator[Line]:
             f"{path}, line {error.lineno}: not JSON ({error.msg}, column {error.colno}). Write a "
             "list of objects, or one object a line."
         ) from error
+    except (RecursionError, ValueError) as error:
+        raise _beyond(str(path), error) from error
     for number, row in enumerate(rows, start=1):
         yield None, _checked_object(f"{path}, row {number}", row)
 
@@ -74,7 +76,16 @@ def _json_object(where: str, line: str) -> dict[str, Any]:
         raise DataError(
             f"{where}: not JSON ({error.msg}, column {error.colno}). Write one object a line."
         ) from error
+    except (RecursionError, ValueError) as error:
+        raise _beyond(where, error) from error
     return _checked_object(where, row)
+
+
+def _beyond(where: str, error: Exception) -> DataError:
+    """The error for JSON that Python cannot hold."""
+    deep = isinstance(error, RecursionError)
+    found = "values too deep inside each other" if deep else "a number of thousands of digits"
+    return DataError(f"{where}: found {found}. Correct the row or leave it out.")
 
 
 def _checked_object(where: str, row: Any) -> dict[str, Any]:

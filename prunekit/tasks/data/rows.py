@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -11,6 +12,9 @@ from typing import Any
 from prunekit.errors import DataError
 from prunekit.tasks.data.lazy import CHUNK
 from prunekit.tasks.data.tables import Table
+
+_HALF = re.compile("[\ud800-\udfff]")
+"""A surrogate, of which JSON can write one without the other."""
 
 
 class Rows:
@@ -102,6 +106,11 @@ class Rows:
             DataError: if it is none; the text names file and row.
         """
         if isinstance(value, str):
+            if half := _HALF.search(value):
+                raise DataError(
+                    f"Task {self.task}: {self.where(index)}: {name!r} holds half a character, "
+                    f"U+{ord(half[0]):04X}, which no file takes. Correct the row or leave it out."
+                )
             return value
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         # What is missing among numbers is read as a NaN from some files.
