@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import signal
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -28,15 +29,20 @@ def refuse(number):
     return call
 
 
-@pytest.fixture
+@contextmanager
 def small_files():
-    """A limit of 4 KiB a file that the system itself enforces: writing fails half-way."""
+    """A limit of 4 KiB a file that the system itself enforces: writing fails half-way.
+
+    No fixture: pytest's own output may go to a file that is longer already.
+    """
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_text_is_written_into_folders_that_are_not_there_yet(tmp_path):
@@ -95,21 +101,23 @@ def test_a_refusal_names_path_cause_and_way_out_and_leaves_the_old_file(
     assert names(tmp_path) == ["plan.json"]
 
 
-def test_a_write_that_the_system_cuts_off_leaves_the_old_file(tmp_path, small_files):
+def test_a_write_that_the_system_cuts_off_leaves_the_old_file(tmp_path):
     path = tmp_path / "plan.json"
     write_text(path, "old")
-    with pytest.raises(
-        RunFolderError, match=r"plan\.json cannot be written: files may not become that large"
+    with (
+        pytest.raises(RunFolderError, match=r"plan\.json cannot be written: files may not become that large"),
+        small_files(),
     ):
         write_text(path, "x" * 10_000)
     assert path.read_text() == "old"
     assert names(tmp_path) == ["plan.json"]
 
 
-def test_tensors_that_the_system_cuts_off_are_told_the_same_way(tmp_path, small_files):
+def test_tensors_that_the_system_cuts_off_are_told_the_same_way(tmp_path):
     path = tmp_path / "scores.safetensors"
     with (
         pytest.raises(RunFolderError, match=r"scores\.safetensors cannot be written: files may not become"),
+        small_files(),
         replacing(path) as partial,
     ):
         save_file({"a": torch.zeros(10_000)}, partial)
