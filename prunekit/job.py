@@ -89,8 +89,8 @@ class Job:
         self.dense = PrunableModel(model, find_adapter(model, registry.adapters))
         method.method_class.info.check_model(self.dense)
         self.distribution = registry.origins["methods"][method.method_class.info.name].distribution
+        ranks.from_first(lambda: check_disk(out, disk_estimate(model.num_parameters(), method)["peak"]))
         self.folder = RunFolder(out, dump_recipe(self.recipe))
-        check_disk(out, disk_estimate(model.num_parameters(), method)["peak"])
         self.folder.same("data", self.task.fingerprint(), "data")
         self.trainer = Trainer(out, method.train, seed=recipe.seed, progress=progress)
         self.device = self.trainer.device

@@ -33,6 +33,8 @@ _SHARDING = {
 """Engines that split a model over devices, by the variable that accelerate's launcher sets for them."""
 
 
+_MPI = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+
 _alone = False
 
 
@@ -57,7 +59,7 @@ def is_first() -> bool:
 
 
 def check() -> None:
-    """Refuse a launch that splits the model itself.
+    """Refuse a launch that splits the model itself, or whose processes cannot find each other.
 
     Raises:
         PrunekitError: if so.
@@ -70,6 +72,13 @@ def check() -> None:
                 "matrices, so each process needs all of the model. Launch with data parallelism alone: "
                 "`accelerate launch --multi_gpu --num_processes N -m prunekit ...`."
             )
+
+    others = max(int(os.environ.get(name, "1")) for name in _MPI)
+    if others > 1 and launched() == 1:
+        raise PrunekitError(
+            f"started by MPI or Slurm as {others} processes that do not know of each other, as WORLD_SIZE is "
+            "not set. Launch with `accelerate launch --multi_gpu` or `torchrun`."
+        )
 
 
 def refuse(command: str) -> None:

@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -236,20 +237,24 @@ class RunFolder:
         return value
 
     def drop(self, name: str) -> None:
-        """Make a stage undone, and those that build on it, whose states of training go as well.
+        """Make a stage undone, and those that build on it, whose files and states of training go as well.
 
-        Its own state of training stays: what was interrupted goes on from there.
+        Its own state of training stays: what was interrupted goes on from there. The manifest forgets them
+        last, so that a stage that is half dropped counts as one with missing files.
 
         Raises:
             RunFolderError: if the manifest cannot be written, or a file not be removed.
         """
-        gone = (name, *manifest.BUILT_ON.get(name, ()))
+        built = manifest.BUILT_ON.get(name, ())
+        gone = (name, *built)
+        # Else the stage that is computed again would take the old files of later ones for its own.
+        written = [file for file, entry in manifest.read(self.path).items() if entry["stage"] in built]
+        files = [f"{stage}.json" for stage in gone] + written
+        states = [f"checkpoints/{stage}-*.safetensors" for stage in built]
+        for path in [*map(self.path.joinpath, files), *chain(*map(self.path.glob, states))]:
+            with writing(path):
+                path.unlink(missing_ok=True)
         manifest.forget(self.path, gone)
-        for stage in gone:
-            states = [] if stage == name else (self.path / "checkpoints").glob(f"{stage}-*.safetensors")
-            for path in (self.path / f"{stage}.json", *states):
-                with writing(path):
-                    path.unlink(missing_ok=True)
         self._incomplete.difference_update(gone)
 
     def same(self, name: str, value: dict[str, str], what: str) -> None:
@@ -258,10 +263,21 @@ class RunFolder:
         Raises:
             RunFolderError: if so; the text says which of ``what`` differ.
         """
+        if value:
+            ranks.from_first(lambda: self._check_known(name, what))
         before = self.stage(name, lambda: value) if value else value
         if before != value:
             changed = sorted(key for key in {*before, *value} if before.get(key) != value.get(key))
             raise RunFolderError(
                 f"{self.path} was begun with other {what}: {', '.join(changed)} changed since. Give another "
                 "folder with --out, or bring back what was there."
+            )
+
+    def _check_known(self, name: str, what: str) -> None:
+        """Refuse to go on with training on what is not known any more."""
+        trained = sorted(self.path.glob("checkpoints/*-last.safetensors"))
+        if trained and not self.has(name):
+            raise RunFolderError(
+                f"{self.path / name}.json is missing, which says what {what} the run was begun with, and "
+                f"{trained[0].name} was trained on that. Bring it back, or give another folder with --out."
             )

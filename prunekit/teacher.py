@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prunekit import ranks
 from prunekit.finetune import train_model
 from prunekit.models import load_processor, model_fingerprint, short_name
 from prunekit.recipe import EvaluateSpec, NewModel, Recipe, dump_recipe
@@ -47,7 +48,8 @@ def dense_model(recipe: Recipe, folder: Path, *, registry: Registry, progress: P
         version=1, model=recipe.model, task=recipe.task, train=recipe.teacher.train, seed=recipe.seed
     )
     out = folder / f"{short_name(recipe.model)}-{recipe.task.name}-{_digest(training, task)}"
-    if out.is_dir() and RunFolder(out, dump_recipe(training)).has("finetune"):
+    # Asked once for all processes: the first one may make the folder before another looks.
+    if ranks.from_first(lambda: out.is_dir() and RunFolder(out, dump_recipe(training)).has("finetune")):
         _log.info("The teacher is there already: %s", out)
         return str(out)
     _log.info("Training the teacher first, into %s", out)

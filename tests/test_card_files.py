@@ -14,6 +14,8 @@ from test_reports import changed
 from prunekit.card import base_card, write_card
 from prunekit.models import load_model, load_processor
 
+pytestmark = pytest.mark.slow
+
 MIT = "---\nlicense: mit\n---\n# A model\n"
 
 

@@ -20,6 +20,8 @@ from prunekit.tasks.base import make_task
 from prunekit.tasks.mixture.task import MixtureConfig
 from prunekit.testing.tiny import tiny_model
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """\
 version: 1
 model: t5

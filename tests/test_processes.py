@@ -59,6 +59,7 @@ def recipes(model):
         "cofi": {"method": "cofi", "sparsity_tolerance": 0.9, "layer_matching": "windows"},
         "fisher": {"method": "fisher", "tune": True, **oneshot},
         "optin": {"method": "optin", "rearrange": True, **oneshot},
+        "magnitude": {"method": "magnitude"},
     }
     return {
         label: quick_recipe(
@@ -68,6 +69,8 @@ def recipes(model):
             budget={"sparsity": 0.3, **({"scope": ["encoder.*"]} if label == "nash" else {})},
             train={**train, "gradient_accumulation": 2, "precision": "fp32"},
             recover={**recover, "precision": "fp32", "distill": {"logits": 1.0}},
+            # Both make the teacher's folder in the same moment.
+            teacher={"train": {**train, "epochs": 1, "precision": "fp32"}} if label == "magnitude" else None,
         ).model_dump(mode="json", exclude_unset=True)
         for label, entry in labels.items()
     }
@@ -157,6 +160,14 @@ def test_scores_are_bit_for_bit_those_of_one_process(folder, method):
     assert one.keys() == many.keys()
     # As bytes: what is not scored is not a number.
     assert all(one[name].numpy().tobytes() == many[name].numpy().tobytes() for name in one)
+
+
+def test_a_teacher_is_trained_by_all_processes_together(folder):
+    one, many = (
+        load_file(next(folder.glob(f"{kind}/teachers/*/model/model.safetensors"))) for kind in ("one", "many")
+    )
+    for name in one:
+        torch.testing.assert_close(many[name], one[name], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -288,6 +299,12 @@ def test_commands_that_share_no_work_are_refused(second_of_two, capsys):
         "[process 1] PrunekitError: `prunekit compare` was launched as 2 processes, and would do everything "
         "2 times. Start it without a launcher; only prune and finetune share work between processes.\n"
     )
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(monkeypatch, capsys):
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert "started by MPI or Slurm as 4 processes" in call_main(capsys, "prune", "recipe.yaml").err
 
 
 def test_a_dry_run_in_several_processes_is_refused(second_of_two, capsys):

@@ -13,6 +13,8 @@ from prunekit.finetune import finetune
 from prunekit.recipe import load_recipe
 from prunekit.reports.published import published_section
 
+pytestmark = pytest.mark.slow
+
 PUBLISHED = {
     "paper": "A paper (2023)",
     "place": "Table 1",

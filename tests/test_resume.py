@@ -253,3 +253,31 @@ def test_a_checkpoint_of_another_format_is_an_error(tmp_path):
     )
     with pytest.raises(CheckpointError, match=f"^{re.escape(text)}$"):
         Run(tmp_path).fit()
+
+
+def test_a_lost_best_state_is_an_error_whose_advice_helps(tmp_path):
+    whole = Run(tmp_path)
+    whole.fit()
+    (tmp_path / "checkpoints" / "stage-best.safetensors").write_bytes(b"cut")
+    with pytest.raises(
+        CheckpointError, match=r"Delete it and stage-last\.safetensors to start this stage again\.$"
+    ):
+        Run(tmp_path).fit()
+    for name in ("stage-best.safetensors", "stage-last.safetensors"):
+        (tmp_path / "checkpoints" / name).unlink()
+    again = Run(tmp_path)
+    again.fit()
+    assert equal_weights(again.state(), whole.state())
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("can't allocate memory: 1 byte")])
+def test_memory_that_runs_out_is_no_damage(error, tmp_path, monkeypatch):
+    with pytest.raises(Stopped):
+        Run(tmp_path).fit(stop_after=5)
+
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(checkpoints, "safe_open", fail)
+    with pytest.raises(type(error), match=str(error)):
+        Run(tmp_path).fit()

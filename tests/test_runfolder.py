@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from prunekit import manifest
 from prunekit.errors import RunFolderError
 from prunekit.runfolder import LOCK, RunFolder, one_writer, training_log
 
@@ -300,3 +301,52 @@ def test_a_damaged_line_of_the_log_is_named(line, problem, tmp_path):
         f"{tmp_path / 'train.jsonl'}, line 2: {problem}. Delete that line; only the curves of the "
         "report need it."
     )
+
+
+def test_a_stage_that_is_dropped_takes_the_files_of_later_stages_with_it(tmp_path):
+    folder = RunFolder(tmp_path / "run", "version: 1\n")
+
+    def answer(text):
+        (folder.path / "answers-pruned.jsonl").write_text(text)
+        return {}
+
+    folder.stage("recover", lambda: {})
+    folder.stage("quality", lambda: answer("old"))
+    folder.drop("recover")
+    folder.stage("recover", lambda: {})
+    folder.stage("quality", lambda: answer("newer"))
+    assert manifest.read(folder.path)["answers-pruned.jsonl"]["stage"] == "quality"
+    assert manifest.check(folder.path) == []
+
+
+def test_a_kill_while_a_stage_is_dropped_leaves_it_undone(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "run", "version: 1\n")
+
+    def plan():
+        (folder.path / "plan.json").write_text("{}")
+        return {}
+
+    folder.stage("verify", plan)
+    (folder.path / "plan.json").unlink()
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(manifest, "forget", killed)
+    with pytest.raises(KeyboardInterrupt):
+        RunFolder(folder.path, "version: 1\n").drop("verify")
+    monkeypatch.undo()
+    assert not RunFolder(folder.path, "version: 1\n").has("verify")
+
+
+def test_training_on_data_that_are_not_known_any_more_is_refused(tmp_path):
+    folder = RunFolder(tmp_path / "run", "version: 1\n")
+    folder.same("data", {"rows.csv": "1"}, "data")
+    (folder.path / "checkpoints").mkdir()
+    (folder.path / "checkpoints" / "prune-last.safetensors").write_bytes(b"")
+    (folder.path / "data.json").unlink()
+    with pytest.raises(
+        RunFolderError,
+        match=r"data\.json is missing, which says what data the run was begun with, and prune-last\.safe",
+    ):
+        RunFolder(folder.path, "version: 1\n").same("data", {"rows.csv": "2"}, "data")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prunekit import ranks
 from prunekit.errors import BudgetError
 from prunekit.files import write_text
 from prunekit.json_files import read_json
@@ -90,8 +91,9 @@ class TimedChoice:
                 "recipe with `prunekit prune`, or give PrunableModel a stopwatch."
             )
         path = folder / KEPT_IN
-        if path.is_file():
-            return cls(target.stopwatch, read_json(path, _DAMAGED))
+        kept = ranks.from_first(lambda: read_json(path, _DAMAGED) if path.is_file() else None)
+        if kept is not None:
+            return cls(target.stopwatch, kept)
         return cls(target.stopwatch, _chosen(target, target.stopwatch, config, budget))
 
     @property

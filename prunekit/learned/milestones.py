@@ -17,6 +17,11 @@ from prunekit.training.loop import Kept
 STAGE = "prune"
 """The stage of training that has milestones."""
 
+_LOST = (
+    f"To train again up to it, delete {STAGE}-last.safetensors beside it, with verify.json, and give the "
+    "same command; or bring the file back."
+)
+
 
 class Milestone(NamedTuple):
     """How a milestone fared.
@@ -166,14 +171,10 @@ def load_state(folder: Path, sparsity: float, modules: Mapping[str, Any]) -> Non
     path = state_path(folder, sparsity)
     try:
         if not path.is_file():
-            raise CheckpointError(f"{path.name} is missing from {path.parent}.")
-        tensors, _ = checkpoints.load_tensors(path)
+            raise CheckpointError(f"{path.name} is missing from {path.parent}. {_LOST}")
+        tensors, _ = checkpoints.load_tensors(path, _LOST)
     except CheckpointError as error:
-        raise CheckpointError(
-            f"the state of the milestone {sparsity:g} is lost: {str(error).partition(' Delete it')[0]} To "
-            f"train again up to it, delete {STAGE}-last.safetensors beside it, with verify.json, and give "
-            "the same command; or bring the file back."
-        ) from error
+        raise CheckpointError(f"the state of the milestone {sparsity:g} is lost: {error}") from error
     checkpoints.load_module_state(modules, tensors)
 
 

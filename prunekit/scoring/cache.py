@@ -84,8 +84,13 @@ class ScoreCache:
     def load(self) -> Scores | None:
         """Scores of a run that asked for the same, or none; a log line says which, or what differs.
 
-        A damaged file is named and passed over, so that its scores are computed anew.
+        A damaged file is named and passed over, so that its scores are computed anew. Of several processes
+        the first one looks.
         """
+        found, self.reused_s = ranks.from_first(self._found)
+        return found
+
+    def _found(self) -> tuple[Scores | None, float]:
         differing: tuple[Path, list[str]] | None = None
         for path in self._candidates():
             stored, seconds = _marks_of(path)
@@ -101,8 +106,7 @@ class ScoreCache:
                 if scores is None:
                     continue
                 _log.info("scores of %s reused from %s", self.fingerprint["method"], path)
-                self.reused_s = seconds
-                return scores
+                return scores, seconds
             if differing is None or len(different) < len(differing[1]):
                 differing = path, different
         if differing is not None:
@@ -112,7 +116,7 @@ class ScoreCache:
                 ", ".join(differing[1]),
                 differing[0],
             )
-        return None
+        return None, 0.0
 
     def save(self, scores: Scores) -> None:
         """Write ``scores.safetensors``; it appears whole or not at all, and holds a digest of its content.

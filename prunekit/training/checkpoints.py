@@ -40,13 +40,20 @@ def _write(path: Path, tensors: Mapping[str, Tensor], facts: str) -> None:
         save_file(cpu, partial, metadata=metadata)
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+ANEW = "Delete it to start this stage again."
+
+
+def load_tensors(path: Path, advice: str = ANEW) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what ``save_tensors`` wrote.
 
+    Args:
+        path: the file.
+        advice: what to do if it is damaged, as a sentence.
+
     Raises:
-        CheckpointError: if the file is missing, damaged or of another format.
+        CheckpointError: if the file is missing, damaged or of another format, or the system refuses it.
     """
-    with _opened(path) as (file, metadata):
+    with _opened(path, advice) as (file, metadata):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         if _digest(tensors, metadata["facts"]) != metadata["sha256"]:
             raise ValueError("its content is not what was written")
@@ -59,27 +66,28 @@ def load_facts(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: as ``load_tensors``.
     """
-    with _opened(path) as (_, metadata):
+    with _opened(path, ANEW) as (_, metadata):
         found: dict[str, Any] = json.loads(metadata["facts"])
         return found
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
-    """The file and its metadata; whatever goes wrong inside is told as damage."""
+def _opened(path: Path, advice: str) -> Iterator[tuple[Any, dict[str, str]]]:
+    """The file and its metadata; what goes wrong inside is told as damage, if it may be the file's fault."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") == str(FORMAT):
                 yield file, metadata
                 return
+    except (MemoryError, PermissionError):
+        raise
     except Exception as error:
-        raise CheckpointError(
-            f"{path.name} cannot be read ({error}). Delete it to start this stage again."
-        ) from error
+        if "allocate" in str(error):  # memory that ran out, in torch's words
+            raise
+        raise CheckpointError(f"{path.name} cannot be read ({error}). {advice}") from error
     raise CheckpointError(
-        f"{path.name} has format {metadata.get('format')!r}; this prunekit reads {FORMAT}. "
-        "Delete it to start this stage again."
+        f"{path.name} has format {metadata.get('format')!r}; this prunekit reads {FORMAT}. {advice}"
     )
 
 

@@ -67,6 +67,10 @@ def symptom(figures: Mapping[str, float], norm: float, own_norm: float) -> str |
     return None
 
 
+IN_DATA = "in the data"
+"""What ``place`` says where the fault lies there."""
+
+
 def place(named: Sequence[tuple[str, nn.Parameter]], batches: Iterable[Mapping[str, Tensor]]) -> str:
     """The first tensor of a step that is not finite, and what to do about it: weights, data, then gradients.
 
@@ -78,7 +82,7 @@ def place(named: Sequence[tuple[str, nn.Parameter]], batches: Iterable[Mapping[s
         return f"First among the weights: {found}."
     data = ((f"the batch's {name}", tensor) for batch in batches for name, tensor in batch.items())
     if found := first_bad(data):
-        return f"The weights are finite; in the data {found}: look for it there."
+        return f"The weights are finite; {IN_DATA} {found}: look for it there."
     gradients = ((f"the gradient of {name}", p.grad) for name, p in named if p.grad is not None)
     if found := first_bad(gradients):
         return f"Weights and data are finite; {found}."

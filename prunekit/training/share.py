@@ -2,7 +2,8 @@
 
 A part weighs as many examples as it has, so an update is that of one process with the whole batch wherever
 the loss is a mean over examples. Terms that are means over tokens are weighted by those here. Where there is
-one process, everything hands back what it is given.
+one process, everything hands back what it is given. A loss that counts padding is an exception: each part is
+padded to the longest example of its own.
 """
 
 from __future__ import annotations

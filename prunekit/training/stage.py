@@ -151,10 +151,10 @@ class Stage:
     def _check_step(self, figures: Mapping[str, float], norm: float, batches: Sequence[Batch]) -> None:
         found = guards.symptom(figures, norm, float(guards.gradient_norm(self.own)))
         if found is not None:
-            raise TrainingError(
-                f"{self.name}: at step {self.done + 1} {found}. {guards.place(self.named, batches)} "
-                + self._advice()
-            )
+            # Of several processes one may have had the data that broke it.
+            places = ranks.gathered(guards.place(self.named, batches))
+            told = next((place for place in places if guards.IN_DATA in place), places[0])
+            raise TrainingError(f"{self.name}: at step {self.done + 1} {found}. {told} {self._advice()}")
 
     def _check_state(self) -> None:
         """Let no state be saved that is not finite."""
@@ -241,11 +241,13 @@ class Stage:
         if self.best_step is None or self.best_step == self.done:
             return
         path = self._path("best")
-        tensors, facts = checkpoints.load_tensors(path)
+        # The last state alone would find every step done, and look for the best one again.
+        advice = f"Delete it and {self._path('last').name} to start this stage again."
+        tensors, facts = checkpoints.load_tensors(path, advice)
         if facts["step"] != self.best_step:
             raise CheckpointError(
                 f"{path.name} holds step {facts['step']}, but the best state was that of step "
-                f"{self.best_step}. Delete it and {self._path('last').name} to start this stage again."
+                f"{self.best_step}. {advice}"
             )
         checkpoints.load_module_state(self.modules, tensors)
 
