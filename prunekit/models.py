@@ -102,24 +102,19 @@ def short_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "-", name.rstrip("/").rpartition("/")[2]).strip(".-") or "model"
 
 
-def load_model(name: str) -> PreTrainedModel:
-    """The model in float32 and eval mode, with the head that its checkpoint was saved with.
+def read_weights(found: Any, source: str | Path, name: str) -> tuple[Any, dict[str, Any]]:
+    """A model of a class in float32, and what transformers says of the tensors that it read.
 
     Args:
-        name: hub id, folder, run folder or ``embedded:NAME``.
+        found: the class.
+        source: folder or hub id.
+        name: what messages call the model.
 
     Raises:
-        CheckpointError: if there is no such model, or weights and config disagree.
-        UnsupportedModelError: if its class is neither one of transformers nor a pruned one.
+        CheckpointError: if it cannot be loaded.
     """
     import torch
 
-    from prunekit.model_fit import check_finite, check_fit
-
-    source, config = resolve(name), load_config(name)
-    found = model_class(config)
-    if Path(source).is_dir():
-        check_fit(found, config, Path(source), strict=True)
     try:
         with quiet_loading():
             # Other weight files are pickles, which run code when read.
@@ -132,6 +127,26 @@ def load_model(name: str) -> PreTrainedModel:
             )
     except (OSError, RuntimeError, ValueError) as error:
         raise not_loaded(name, error) from error
+    return model, info
+
+
+def load_model(name: str) -> PreTrainedModel:
+    """The model in float32 and eval mode, with the head that its checkpoint was saved with.
+
+    Args:
+        name: hub id, folder, run folder or ``embedded:NAME``.
+
+    Raises:
+        CheckpointError: if there is no such model, or weights and config disagree.
+        UnsupportedModelError: if its class is neither one of transformers nor a pruned one.
+    """
+    from prunekit.model_fit import check_finite, check_fit
+
+    source, config = resolve(name), load_config(name)
+    found = model_class(config)
+    if Path(source).is_dir():
+        check_fit(found, config, Path(source), strict=True)
+    model, info = read_weights(found, source, name)
     # Checkpoints of some heads do not have the pooler that stands below them.
     missing = [key for key in sorted(info["missing_keys"]) if ".pooler." not in key]
     if missing:

@@ -163,9 +163,6 @@ def each(items: Sequence[Item], compute: Callable[[Item], Result]) -> list[Resul
     """
     if count() == 1:
         return [compute(item) for item in items]
-    begin()
-    import torch
-
     own: dict[int, Result] | None = {}
     failure: Exception | None = None
     try:
@@ -174,8 +171,7 @@ def each(items: Sequence[Item], compute: Callable[[Item], Result]) -> list[Resul
             own = {place: compute(items[place]) for place in places}
     except Exception as error:  # told below, once the others do not wait for this one any more
         own, failure = None, error
-    shares: list[dict[int, Result] | None] = [None] * count()
-    torch.distributed.all_gather_object(shares, own)
+    shares = gathered(own)
     if failure is not None:
         raise failure
     together: dict[int, Result] = {}
@@ -203,7 +199,7 @@ def dealt(items: list[Item]) -> list[Item]:
 
 def mean(numbers: Tensor) -> Tensor:
     """The mean over processes, element by element; on the device and in the type of ``numbers``."""
-    return _reduced(numbers, "SUM") / count() if count() > 1 else numbers
+    return total(numbers) / count()
 
 
 def total(number: Tensor) -> Tensor:

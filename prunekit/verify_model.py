@@ -10,7 +10,7 @@ import torch
 
 from prunekit.errors import VerificationError
 from prunekit.model_fit import check_fit
-from prunekit.models import load_config, model_class, not_loaded, quiet_loading
+from prunekit.models import load_config, model_class, read_weights
 from prunekit.pruning.target import PrunableModel
 from prunekit.pruning.verify import ONLY_PLAN, forced_generation, verify
 
@@ -36,18 +36,7 @@ def strictly_loaded(folder: Path) -> PreTrainedModel:
     config = load_config(str(folder))
     found = model_class(config)
     check_fit(found, config, folder, strict=True)
-    try:
-        with quiet_loading():
-            model, info = found.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                ignore_mismatched_sizes=False,
-                output_loading_info=True,
-            )
-    except (OSError, RuntimeError, ValueError) as error:
-        raise not_loaded(str(folder), error) from error
+    model, info = read_weights(found, folder, str(folder))
     faults = [f"{name} is missing" for name in sorted(info["missing_keys"])]
     faults += [f"{name} is no part of the model" for name in sorted(info["unexpected_keys"])]
     faults += [f"{row[0]} has another shape" for row in info["mismatched_keys"]]

@@ -304,11 +304,10 @@ def test_a_damaged_line_of_the_log_is_named(line, problem, tmp_path):
 
 
 def test_a_stage_that_is_dropped_takes_the_files_of_later_stages_with_it(tmp_path):
-    folder = RunFolder(tmp_path / "run", "version: 1\n")
+    folder = RunFolder(tmp_path / "run", RECIPE)
 
     def answer(text):
-        (folder.path / "answers-pruned.jsonl").write_text(text)
-        return {}
+        return {"written": (folder.path / "answers-pruned.jsonl").write_text(text)}
 
     folder.stage("recover", lambda: {})
     folder.stage("quality", lambda: answer("old"))
@@ -320,13 +319,9 @@ def test_a_stage_that_is_dropped_takes_the_files_of_later_stages_with_it(tmp_pat
 
 
 def test_a_kill_while_a_stage_is_dropped_leaves_it_undone(tmp_path, monkeypatch):
-    folder = RunFolder(tmp_path / "run", "version: 1\n")
+    folder = RunFolder(tmp_path / "run", RECIPE)
 
-    def plan():
-        (folder.path / "plan.json").write_text("{}")
-        return {}
-
-    folder.stage("verify", plan)
+    folder.stage("verify", lambda: {"written": (folder.path / "plan.json").write_text("{}")})
     (folder.path / "plan.json").unlink()
 
     def killed(*arguments):
@@ -334,13 +329,13 @@ def test_a_kill_while_a_stage_is_dropped_leaves_it_undone(tmp_path, monkeypatch)
 
     monkeypatch.setattr(manifest, "forget", killed)
     with pytest.raises(KeyboardInterrupt):
-        RunFolder(folder.path, "version: 1\n").drop("verify")
+        RunFolder(folder.path, RECIPE).drop("verify")
     monkeypatch.undo()
-    assert not RunFolder(folder.path, "version: 1\n").has("verify")
+    assert not RunFolder(folder.path, RECIPE).has("verify")
 
 
 def test_training_on_data_that_are_not_known_any_more_is_refused(tmp_path):
-    folder = RunFolder(tmp_path / "run", "version: 1\n")
+    folder = RunFolder(tmp_path / "run", RECIPE)
     folder.same("data", {"rows.csv": "1"}, "data")
     (folder.path / "checkpoints").mkdir()
     (folder.path / "checkpoints" / "prune-last.safetensors").write_bytes(b"")
@@ -349,4 +344,4 @@ def test_training_on_data_that_are_not_known_any_more_is_refused(tmp_path):
         RunFolderError,
         match=r"data\.json is missing, which says what data the run was begun with, and prune-last\.safe",
     ):
-        RunFolder(folder.path, "version: 1\n").same("data", {"rows.csv": "2"}, "data")
+        RunFolder(folder.path, RECIPE).same("data", {"rows.csv": "2"}, "data")
